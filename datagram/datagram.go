@@ -1,0 +1,125 @@
+package datagram
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+)
+
+// Sizes of the wire, in bytes.
+const (
+	// HeaderSize is the length of a frame's header.
+	HeaderSize = 8
+	// DefaultMaxPayload is the largest payload unless Options say otherwise: 16 MiB.
+	DefaultMaxPayload = 16 << 20
+
+	// sizeOverhead is what the size field counts besides the payload: version and recipient.
+	sizeOverhead = 4
+	// maxWirePayload is the largest payload that the size field can express.
+	maxWirePayload = math.MaxUint32 - sizeOverhead
+)
+
+// Version is the version field of a frame that carries a datagram.
+const Version = 1
+
+// Datagram is one message: a tag that the application chooses for each type of message, and the bytes.
+type Datagram struct {
+	Recipient uint16
+	Payload   []byte
+}
+
+// Clone returns a copy of d whose payload shares no memory with d's. Use it to keep a small datagram for long: a
+// received payload is a slice of the buffer that it arrived in, and keeps all of that buffer alive.
+func (d Datagram) Clone() Datagram {
+	d.Payload = bytes.Clone(d.Payload)
+	return d
+}
+
+// String describes d without its content, as "recipient 7, 5 bytes".
+func (d Datagram) String() string {
+	return fmt.Sprintf("recipient %d, %d bytes", d.Recipient, len(d.Payload))
+}
+
+// Header is the fixed first part of a frame.
+type Header struct {
+	Size      uint32 // bytes after the size field: 4 + payload length
+	Version   uint16
+	Recipient uint16
+}
+
+// ParseHeader reads a header from the first HeaderSize bytes of b. It checks nothing; it panics if b is shorter.
+func ParseHeader(b []byte) Header {
+	v := binary.BigEndian.Uint64(b)
+	return Header{Size: uint32(v >> 32), Version: uint16(v >> 16), Recipient: uint16(v)}
+}
+
+// Append appends the 8 bytes of h to dst.
+func (h Header) Append(dst []byte) []byte {
+	return binary.BigEndian.AppendUint64(dst, h.bits())
+}
+
+func (h Header) bits() uint64 {
+	return uint64(h.Size)<<32 | uint64(h.Version)<<16 | uint64(h.Recipient)
+}
+
+// headerBits is the header of a datagram as one big-endian word. The payload's length must have been checked.
+func headerBits(recipient uint16, payload int) uint64 {
+	return uint64(payload+sizeOverhead)<<32 | Version<<16 | uint64(recipient)
+}
+
+// Append appends the frame of d to dst and returns the longer slice. A payload that the size field cannot express,
+// 4,294,967,292 bytes or more, is an error that matches ErrTooLarge, and dst is returned as it was. The payload is copied.
+func Append(dst []byte, d Datagram) ([]byte, error) {
+	if err := checkSend(len(d.Payload), maxWirePayload); err != nil {
+		return dst, err
+	}
+	dst = binary.BigEndian.AppendUint64(dst, headerBits(d.Recipient, len(d.Payload)))
+	return append(dst, d.Payload...), nil
+}
+
+// Parse takes the frame at the start of src. The payload is a slice of src, and rest is what follows the frame.
+//
+// An empty src is io.EOF; one that ends before its first frame does is io.ErrUnexpectedEOF. A frame that breaks the rules of
+// the wire is a *FrameError. On any error rest is src. There is no limit on the payload other than src.
+func Parse(src []byte) (d Datagram, rest []byte, err error) {
+	if len(src) == 0 {
+		return Datagram{}, src, io.EOF
+	}
+	d, n, _, err := parse(src, maxWirePayload)
+	if err != nil {
+		return Datagram{}, src, err
+	}
+	if n == 0 {
+		return Datagram{}, src, io.ErrUnexpectedEOF
+	}
+	return d, src[n:], nil
+}
+
+// parse takes the frame at the start of src. n is its length, or 0 if src holds only a part of it: need is then the length
+// that src must reach before anything more can be said. A header is judged as soon as the bytes that condemn it are there.
+func parse(src []byte, limit uint64) (d Datagram, n, need int, err error) {
+	if len(src) < HeaderSize {
+		if len(src) >= 4 && binary.BigEndian.Uint32(src) < sizeOverhead {
+			return Datagram{}, 0, 0, headerError(ErrSize, src, limit)
+		}
+		return Datagram{}, 0, HeaderSize, nil
+	}
+	v := binary.BigEndian.Uint64(src)
+	size := v >> 32
+	switch {
+	case size < sizeOverhead:
+		return Datagram{}, 0, 0, headerError(ErrSize, src, limit)
+	case uint16(v>>16) != Version:
+		return Datagram{}, 0, 0, headerError(ErrVersion, src, limit)
+	case size-sizeOverhead > limit:
+		return Datagram{}, 0, 0, headerError(ErrTooLarge, src, limit)
+	}
+	// The limit fits an int on every platform (see Options.limit), so that this sum does, too.
+	n = int(size-sizeOverhead) + HeaderSize
+	if n > len(src) {
+		return Datagram{}, 0, n, nil
+	}
+	return Datagram{Recipient: uint16(v), Payload: src[HeaderSize:n:n]}, n, 0, nil
+}

@@ -1,0 +1,267 @@
+package datagram
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+)
+
+// How a Reader takes memory, in bytes.
+const (
+	// minSlab and maxSlab bound the buffer that many small frames share. It doubles when a read fills it.
+	minSlab = 4 << 10
+	maxSlab = 64 << 10
+	// maxAhead is how much may be held beyond the bytes that have arrived.
+	maxAhead = 64 << 10
+	// largeFrame is the frame that gets a buffer of its own, of just its length.
+	largeFrame = 16 << 10
+	// peekSize is what is read of a stream of large frames before the next length is known: few bytes, because
+	// they are copied. A large frame's own buffer has room for the next frame's, so that one read brings both.
+	peekSize = 512
+	// minFree is the least free part of a slab that is worth a read.
+	minFree = 256
+
+	maxEmptyReads = 100
+)
+
+// Reader takes datagrams from a stream, wherever its reads begin and end.
+//
+// The payloads belong to the caller, for as long as wanted: the Reader never writes to them again. Payloads of small frames
+// that arrived together share one buffer of up to 64 KiB, which lives as long as one of them does; see Datagram.Clone.
+//
+// Read is all that most callers need. Next and Fill are its two halves, for code that parses under a lock and waits outside of it. A
+// Reader must not be used by two goroutines at once.
+type Reader struct {
+	r       io.Reader
+	limit   uint64
+	framing Framing
+
+	// slab[start:end] has arrived and was not taken. What lies before start belongs to those who got payloads; what
+	// lies after end is free. handed says that such payloads exist, so that the front must not be written again.
+	slab       []byte
+	start, end int
+	handed     bool
+
+	need  int    // the length that slab[start:end] must reach before parsing can say more
+	seen  int    // how much of it the last parse saw
+	large *large // a frame that is being gathered in pieces, or nil
+
+	slabSize int   // of the next slab for small frames
+	peek     bool  // the last frame was a large one
+	begun    bool  // a whole frame was read, so that the peer speaks the protocol
+	pending  error // came with the last bytes; to be returned after them
+	err      error // final
+}
+
+// NewReader returns a Reader on r. nil Options are the defaults. It takes no memory for frames before the first Fill.
+func NewReader(r io.Reader, o *Options) *Reader {
+	return &Reader{r: r, limit: o.limit(), framing: o.framing(), slabSize: minSlab}
+}
+
+// Read returns the next datagram, and blocks while the stream has none.
+//
+// The end of the stream is io.EOF at a frame's edge and io.ErrUnexpectedEOF inside a frame. A frame that breaks the rules or
+// the limit is a *FrameError. All of these are final. Another error is the stream's own; after one that passes, such as
+// a deadline, Read can be called again and nothing is lost.
+func (r *Reader) Read() (Datagram, error) {
+	for {
+		d, ok, err := r.Next()
+		if ok || err != nil {
+			return d, err
+		}
+		if err := r.Fill(); err != nil {
+			return Datagram{}, err
+		}
+	}
+}
+
+// Next returns a datagram if one has wholly arrived, and never blocks: false without an error means that Fill is needed. The errors are
+// those of a bad frame, and final.
+func (r *Reader) Next() (Datagram, bool, error) {
+	have := r.end - r.start
+	if have < r.need || r.large != nil || r.err != nil {
+		return Datagram{}, false, r.err
+	}
+	if r.framing == nil && have >= HeaderSize {
+		v := binary.BigEndian.Uint64(r.slab[r.start:])
+		payload := v>>32 - sizeOverhead // a size below 4 wraps to more than any limit
+		if uint16(v>>16) == Version && payload <= r.limit && payload <= uint64(have-HeaderSize) {
+			from := r.start + HeaderSize
+			to := from + int(payload)
+			r.took(to)
+			return Datagram{Recipient: uint16(v), Payload: r.slab[from:to:to]}, true, nil
+		}
+	}
+	return r.parse()
+}
+
+// took moves start to the end of a frame.
+func (r *Reader) took(to int) {
+	r.peek = to-r.start >= largeFrame
+	r.start = to
+	r.need, r.seen = 1, 0
+	r.begun, r.handed = true, true
+}
+
+// parse is Next for all that is not a whole frame with the 8-byte header.
+func (r *Reader) parse() (d Datagram, ok bool, err error) {
+	src := r.slab[r.start:r.end]
+	var n, need int
+	switch {
+	case r.framing == nil:
+		d, n, need, err = parse(src, r.limit)
+	case len(src) == 0:
+		need = 1
+	default:
+		d, n, need, err = r.framing.Next(src, r.seen)
+		switch {
+		case err != nil:
+		case n < 0 || n > len(src) || n == 0 && need <= len(src):
+			err = &FrameError{Err: ErrFraming, Detail: "the framing returned an impossible length"}
+		case uint64(len(d.Payload)) > r.limit:
+			err = &FrameError{Err: ErrTooLarge, Value: uint64(len(d.Payload)), Limit: r.limit}
+		case n == 0 && uint64(need) > r.limit+framingSlack:
+			err = &FrameError{Err: ErrTooLarge, Value: uint64(need), Limit: r.limit}
+		}
+	}
+	if err != nil {
+		r.err = r.explain(err)
+		r.slab, r.start, r.end = nil, 0, 0
+		return Datagram{}, false, r.err
+	}
+	if n == 0 {
+		r.need, r.seen = need, len(src)
+		return Datagram{}, false, nil
+	}
+	r.took(r.start + n)
+	return d, true, nil
+}
+
+// explain adds to the error of a first frame what the peer seems to speak.
+func (r *Reader) explain(err error) error {
+	var e *FrameError
+	if !r.begun && errors.As(err, &e) && e.Detail == "" {
+		e.Detail = explain(r.slab[r.start:r.end])
+	}
+	return err
+}
+
+// framingSlack is how much longer than the largest payload an unfinished frame of a Framing may be.
+const framingSlack = 4 << 10
+
+// Fill reads from the stream once, so that Next may find more. It blocks as the stream's Read does. It must only be called after Next has said
+// that it needs more.
+//
+// Its errors are those of Read. An error that came with the last bytes is returned by the Fill after them.
+func (r *Reader) Fill() error {
+	if r.err != nil {
+		return r.err
+	}
+	if r.pending != nil {
+		return r.fail(r.pending)
+	}
+	var p []byte
+	if r.large != nil {
+		p = r.large.room()
+	} else {
+		p = r.room()
+	}
+	n, err := r.read(p)
+	if r.large != nil {
+		if r.large.add(n) {
+			r.adopt()
+		}
+	} else {
+		r.grow(n, len(p))
+		r.end += n
+	}
+	if err != nil && n > 0 {
+		r.pending, err = err, nil
+	}
+	if err != nil {
+		return r.fail(err)
+	}
+	return nil
+}
+
+// fail turns an error of the stream into what the caller is told. Only the end of the stream is final here: whether another error
+// passes is for the stream to say, at the next read.
+func (r *Reader) fail(err error) error {
+	r.pending = nil
+	if !errors.Is(err, io.EOF) {
+		return err
+	}
+	r.err = io.EOF
+	if r.end > r.start || r.large != nil {
+		r.err = io.ErrUnexpectedEOF
+	}
+	r.slab, r.start, r.end, r.large = nil, 0, 0, nil
+	return r.err
+}
+
+// read calls the stream's Read until it gives a byte or an error.
+func (r *Reader) read(p []byte) (int, error) {
+	for range maxEmptyReads {
+		n, err := r.r.Read(p)
+		if n < 0 || n > len(p) {
+			return 0, errors.New("datagram: reader returned an impossible count")
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+	return 0, io.ErrNoProgress
+}
+
+// grow adapts the size of slabs to a read that brought n of the asked bytes.
+func (r *Reader) grow(n, asked int) {
+	switch {
+	case n == asked && asked >= r.slabSize/2:
+		r.slabSize = min(2*r.slabSize, maxSlab)
+	case n < r.slabSize/8 && r.start == 0 && !r.handed:
+		r.slabSize = max(r.slabSize/2, minSlab)
+	}
+}
+
+// room returns the free memory to read into next. It moves the beginning of a frame to another buffer when the
+// slab cannot take the rest.
+//
+// Invariant: what is returned is at most maxAhead long.
+func (r *Reader) room() []byte {
+	have := r.end - r.start
+	if have == 0 && !r.handed {
+		r.start, r.end = 0, 0
+	}
+	want := max(r.need, have+1) // the slab must be able to take this, from start
+	if free := len(r.slab) - r.end; r.start+want <= len(r.slab) && (have > 0 || free >= minFree) {
+		return r.slab[r.end:]
+	}
+	switch {
+	case want > have+maxAhead:
+		r.large = newLarge(want, r.slab[r.start:r.end])
+		r.slab, r.start, r.end, r.handed = nil, 0, 0, false
+		return r.large.room()
+	case have == 0 && r.peek:
+		r.move(peekSize)
+	case r.framing != nil:
+		r.move(have + max(r.slabSize, min(have, maxAhead)))
+	case want >= largeFrame:
+		r.move(min(want+peekSize-HeaderSize, have+maxAhead))
+	default:
+		r.move(max(r.slabSize, want))
+	}
+	return r.slab[r.end:]
+}
+
+// move makes a new slab of size bytes and takes what is buffered over to it.
+func (r *Reader) move(size int) {
+	slab := make([]byte, size)
+	r.end = copy(slab, r.slab[r.start:r.end])
+	r.start, r.slab, r.handed = 0, slab, false
+}
+
+// adopt makes the large frame, whose last bytes are about to arrive, the slab.
+func (r *Reader) adopt() {
+	r.slab, r.end = r.large.join()
+	r.start, r.handed, r.large = 0, false, nil
+}
