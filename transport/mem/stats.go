@@ -1,0 +1,83 @@
+package mem
+
+import (
+	"context"
+	"fmt"
+)
+
+// Stats counts what happened under a [Faults] since it was made.
+type Stats struct {
+	Dials   int // dials begun, whatever became of them; under a listener those that found it
+	Refused int // dials that RefuseDials failed
+	Held    int // dials that HangDials held up
+
+	Conns int // connections made
+	Live  int // of these, how many have an end that nobody has closed yet, cut or not
+	Cuts  int // connections ended by Cut or CutAfter
+
+	// Bytes that Write took and Read returned. What was written and not read is under way, or lost if the
+	// connection has ended.
+	UpWritten, UpRead     int64
+	DownWritten, DownRead int64
+}
+
+// Stats gives the counts of f at this moment. A control of one connection has no dials.
+func (f *Faults) Stats() Stats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.past
+	s.Dials, s.Refused, s.Held = f.dials.begun, f.dials.refused, f.dials.held
+	for _, l := range f.links {
+		l.addTo(&s)
+	}
+	return s
+}
+
+// addTo adds what the link has counted to s.
+func (l *link) addTo(s *Stats) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.Conns++
+	if !l.ended() {
+		s.Live++
+	}
+	if l.dead != nil {
+		s.Cuts++
+	}
+	s.UpWritten += l.up.accepted
+	s.UpRead += l.up.delivered
+	s.DownWritten += l.down.accepted
+	s.DownRead += l.down.delivered
+}
+
+// WaitConn waits until k connections were made under f (k of 1: the first), and gives the control of the k-th alone;
+// the connection may have ended since. The error wraps that of ctx if it ends first. A k below 1 is an error, and so
+// is that of a connection which ended more than a thousand connections ago.
+func (f *Faults) WaitConn(ctx context.Context, k int) (*Faults, error) {
+	if k < 1 {
+		return nil, fmt.Errorf("mem: wait for connection %d: the first is 1", k)
+	}
+	for {
+		f.mu.Lock()
+		i := k - 1 - f.forgotten
+		if i < 0 {
+			f.mu.Unlock()
+			return nil, fmt.Errorf("mem: wait for connection %d: it ended long ago and is forgotten", k)
+		}
+		if i < len(f.links) {
+			l := f.links[i]
+			f.mu.Unlock()
+			return &l.faults, nil
+		}
+		if f.made == nil {
+			f.made = make(chan struct{})
+		}
+		made, have := f.made, f.forgotten+len(f.links)
+		f.mu.Unlock()
+		select {
+		case <-made:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("mem: wait for connection %d, have %d: %w", k, have, ctx.Err())
+		}
+	}
+}
