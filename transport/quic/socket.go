@@ -1,0 +1,162 @@
+package quic
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+
+	quicgo "github.com/quic-go/quic-go"
+)
+
+// Socket is one UDP socket that many dials share: set it in [Dialer.Socket]. One port, one pair of kernel buffers and one
+// hole in the firewall then serve all connections. Make it with [NewSocket]. Its methods may be called at any time.
+type Socket struct {
+	s    *socket
+	once sync.Once
+}
+
+// NewSocket binds a UDP socket to localAddr, "host:port". An empty host is all addresses, IPv4 and IPv6; port 0 is one
+// that the system chooses. A socket bound to an address of one family dials that family only.
+// The error is a *[net.OpError]. NewSocket blocks only if host is a name.
+func NewSocket(localAddr string) (*Socket, error) {
+	s, err := openSocket(context.Background(), "udp", localAddr, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Socket{s: s}, nil
+}
+
+// LocalAddr returns the *[net.UDPAddr] that the socket is bound to, with the port that was chosen.
+func (s *Socket) LocalAddr() net.Addr { return s.s.udp.LocalAddr() }
+
+// Close ends dialing: dials in progress may finish, later ones fail with an error that matches [net.ErrClosed].
+// Connections go on, and the UDP socket is closed with the last of them. It does not block. The error is always nil, and
+// a second Close does nothing.
+func (s *Socket) Close() error {
+	s.once.Do(func() {
+		s.s.mu.Lock()
+		s.s.closed = true
+		s.s.mu.Unlock()
+		s.s.release()
+	})
+	return nil
+}
+
+// socket is a UDP socket with the QUIC machinery on it. It lives until its owner and all connections have released it.
+type socket struct {
+	udp *net.UDPConn
+	tr  *quicgo.Transport
+
+	mu     sync.Mutex
+	refs   int
+	closed bool // no new references
+}
+
+// openSocket binds a socket, with one reference. resetKey lets a process tell the peers of its predecessor on the same
+// port that their connections are gone; nil is a random one.
+func openSocket(ctx context.Context, network, addr string, resetKey *quicgo.StatelessResetKey) (*socket, error) {
+	pc, err := new(net.ListenConfig).ListenPacket(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	udp, ok := pc.(*net.UDPConn)
+	if !ok {
+		_ = pc.Close()
+		return nil, &net.OpError{Op: "listen", Net: "quic", Err: errors.New("not a UDP socket")}
+	}
+	if resetKey == nil {
+		resetKey = new(quicgo.StatelessResetKey)
+		_, _ = rand.Read(resetKey[:]) // never fails
+	}
+	return &socket{
+		udp:  udp,
+		tr:   &quicgo.Transport{Conn: &sizedConn{UDPConn: udp}, StatelessResetKey: resetKey},
+		refs: 1,
+	}, nil
+}
+
+// acquire adds a reference for a connection or a dial.
+func (s *socket) acquire() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	s.refs++
+	return nil
+}
+
+// release drops a reference. The last one closes the socket and ends its goroutines before release returns.
+func (s *socket) release() {
+	s.mu.Lock()
+	s.refs--
+	last := s.refs == 0
+	s.mu.Unlock()
+	if last {
+		_ = s.tr.Close() // nothing is left on it
+		_ = s.udp.Close()
+	}
+}
+
+// localAddr returns the address from which packets to remote leave. A socket that is bound to no address in particular does not
+// know; the system's routes do, and a second socket that is connected, over which nothing is sent, asks them.
+func (s *socket) localAddr(remote *net.UDPAddr) net.Addr {
+	local, ok := s.udp.LocalAddr().(*net.UDPAddr)
+	if !ok || !local.IP.IsUnspecified() {
+		return s.udp.LocalAddr()
+	}
+	probe, err := net.DialUDP("udp", nil, remote)
+	if err != nil {
+		return local
+	}
+	defer func() { _ = probe.Close() }()
+	if from, ok := probe.LocalAddr().(*net.UDPAddr); ok {
+		return &net.UDPAddr{IP: from.IP, Port: local.Port, Zone: from.Zone}
+	}
+	return local
+}
+
+// bufferSize is what quic-go wants for each of a socket's two buffers.
+const bufferSize = 7 << 20
+
+// sizedConn is a UDP socket that sizes its own buffers. quic-go would do that too, and log a warning when the kernel gives
+// less, which is nothing a library may do. It leaves alone, and does not measure, the buffers of a socket whose
+// descriptor is out of reach: so this one keeps it back until both buffers are set. All else, offloading and ECN
+// included, works as on the bare socket.
+type sizedConn struct {
+	*net.UDPConn
+	sized bool // set before the socket is used
+}
+
+// SetReadBuffer sets the buffer to size bytes, or as near as the system allows.
+func (c *sizedConn) SetReadBuffer(size int) error {
+	setBuffer(c.UDPConn.SetReadBuffer, size)
+	return nil
+}
+
+// SetWriteBuffer sets the buffer to size bytes, or as near as the system allows. quic-go sets it last.
+func (c *sizedConn) SetWriteBuffer(size int) error {
+	setBuffer(c.UDPConn.SetWriteBuffer, size)
+	c.sized = true
+	return nil
+}
+
+// SyscallConn gives access to the descriptor once both buffers are set.
+func (c *sizedConn) SyscallConn() (syscall.RawConn, error) {
+	if !c.sized {
+		return nil, errors.ErrUnsupported
+	}
+	return c.UDPConn.SyscallConn()
+}
+
+// setBuffer tries smaller and smaller sizes: Linux takes any and cuts it down, BSD refuses what is too large.
+func setBuffer(set func(int) error, size int) {
+	for ; size > 128<<10; size /= 2 {
+		if set(size) == nil {
+			return
+		}
+	}
+}
