@@ -1,0 +1,218 @@
+package reconnect
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/towline-mq/towline/datagram"
+)
+
+// inbound is the receiving side. There is no goroutine for it: a caller that finds nothing reads the stream itself, one at a
+// time, for all.
+//
+// Invariant: while reading is set only the goroutine that set it touches dec, and dec holds no whole frame.
+type inbound struct {
+	c *Conn
+
+	mu       sync.Mutex
+	dec      *datagram.Reader
+	reading  bool
+	err      error // final: the stream's end, or the connection's
+	dropping bool  // this side has closed: no more is handed out
+	received uint64
+	changed  signal // reading or err
+}
+
+func (i *inbound) init(c *Conn, codec *datagram.Options) {
+	i.c = c
+	i.dec = datagram.NewReader(c.nc, codec)
+}
+
+// receive waits for one datagram.
+func (i *inbound) receive(ctx context.Context) (datagram.Datagram, error) {
+	i.mu.Lock()
+	for {
+		if !i.reading && !i.dropping {
+			d, ok, err := i.dec.Next()
+			if ok {
+				i.received++
+				i.mu.Unlock()
+				return d, nil
+			}
+			i.final(err)
+		}
+		if err := i.more(ctx); err != nil {
+			i.mu.Unlock()
+			return datagram.Datagram{}, err
+		}
+	}
+}
+
+// receiveBatch waits for one datagram, and takes as many more as are there.
+func (i *inbound) receiveBatch(ctx context.Context, dst []datagram.Datagram) (n int, err error) {
+	if len(dst) == 0 {
+		return 0, nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for {
+		if !i.reading && !i.dropping {
+			for n < len(dst) {
+				d, ok, err := i.dec.Next()
+				if !ok {
+					i.final(err)
+					break
+				}
+				dst[n] = d
+				n++
+			}
+			if n > 0 {
+				i.received += uint64(n)
+				return n, nil
+			}
+		}
+		if err := i.more(ctx); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// more returns nil when it may be worth looking again, which it makes so: by reading, or by waiting for who reads. mu is
+// given up meanwhile.
+func (i *inbound) more(ctx context.Context) error {
+	if i.err != nil {
+		return i.err
+	}
+	if i.reading {
+		changed := i.changed.wait()
+		i.mu.Unlock()
+		defer i.mu.Lock()
+		select {
+		case <-changed:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	i.reading = true
+	i.mu.Unlock()
+	err := i.fill(ctx)
+	i.mu.Lock()
+	i.reading = false
+	i.changed.broadcast()
+	switch {
+	case i.err != nil:
+		// The connection ended while the read was under way. What it brought is still handed out.
+	case err != nil && ctx.Err() != nil && isTimeout(err):
+		return context.Cause(ctx)
+	case err != nil:
+		i.final(err)
+	}
+	return nil
+}
+
+// fill reads once. The end of ctx interrupts it, with a timeout as the error and nothing lost.
+func (i *inbound) fill(ctx context.Context) error {
+	if ctx.Done() == nil {
+		return i.dec.Fill()
+	}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = i.c.nc.SetReadDeadline(longAgo) // fails on a closed connection only, whose Read has ended
+		close(interrupted)
+	})
+	err := i.dec.Fill()
+	if !stop() {
+		<-interrupted
+		i.mu.Lock()
+		if !i.dropping {
+			_ = i.c.nc.SetReadDeadline(time.Time{})
+		}
+		i.mu.Unlock()
+	}
+	return err
+}
+
+var longAgo = time.Unix(1, 0)
+
+func isTimeout(err error) bool {
+	t, ok := err.(interface{ Timeout() bool })
+	return ok && t.Timeout()
+}
+
+// final notes what ended the stream, if anything did. mu is held.
+func (i *inbound) final(err error) {
+	if err != nil && i.err == nil {
+		i.err = err
+		i.changed.broadcast()
+	}
+}
+
+// ended returns why nothing more can be received, or nil.
+func (i *inbound) ended() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.err
+}
+
+// stop makes every receiver return ErrClosed.
+func (i *inbound) stop() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.dropping = true
+	if i.err == nil || !isEOF(i.err) {
+		i.err = ErrClosed
+	}
+	i.changed.broadcast()
+	if i.reading {
+		_ = i.c.nc.SetReadDeadline(longAgo)
+	}
+}
+
+// linger drops what arrives until the peer ends its stream, ctx ends, or lingerTime has passed. stop was called.
+func (i *inbound) linger(ctx context.Context) {
+	if _, ok := i.c.nc.(closeWriter); !ok {
+		return // the peer was not told
+	}
+	i.mu.Lock()
+	for i.reading {
+		changed := i.changed.wait()
+		i.mu.Unlock()
+		<-changed // bounded: the read was interrupted
+		i.mu.Lock()
+	}
+	ended := isEOF(i.err)
+	i.reading = true
+	i.mu.Unlock()
+	if ended {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lingerTime)
+	defer cancel()
+	_ = i.c.nc.SetReadDeadline(time.Time{})
+	stop := context.AfterFunc(ctx, func() { _ = i.c.nc.SetReadDeadline(longAgo) })
+	defer stop()
+	_, _ = io.Copy(io.Discard, onlyReader{i.c.nc})
+}
+
+// onlyReader hides a connection's other methods from io.Copy.
+type onlyReader struct{ io.Reader }
+
+// end wakes all who wait, for good. What has wholly arrived is still handed out, unless it was this side that closed.
+func (i *inbound) end(err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err == ErrClosed {
+		i.dropping = true
+	}
+	i.final(err)
+	i.changed.broadcast()
+}
+
+func (i *inbound) stats(s *Stats) {
+	i.mu.Lock()
+	s.Received = i.received
+	i.mu.Unlock()
+}
