@@ -98,28 +98,32 @@ func Parse(src []byte) (d Datagram, rest []byte, err error) {
 }
 
 // parse takes the frame at the start of src. n is its length, or 0 if src holds only a part of it: need is then the length
-// that src must reach before anything more can be said. A header is judged as soon as the bytes that condemn it are there.
+// that src must reach before anything more can be said.
+//
+// A header is judged as soon as the bytes that condemn it are there: size after 4 bytes, version and then the limit after 6. What
+// is said so does not depend on how the stream was cut, and the 7 bytes of a TLS alert are enough to name it.
 func parse(src []byte, limit uint64) (d Datagram, n, need int, err error) {
-	if len(src) < HeaderSize {
-		if len(src) >= 4 && binary.BigEndian.Uint32(src) < sizeOverhead {
-			return Datagram{}, 0, 0, headerError(ErrSize, src, limit)
-		}
-		return Datagram{}, 0, HeaderSize, nil
+	if len(src) < 4 {
+		return Datagram{}, 0, 4, nil
 	}
-	v := binary.BigEndian.Uint64(src)
-	size := v >> 32
+	size := uint64(binary.BigEndian.Uint32(src))
 	switch {
 	case size < sizeOverhead:
 		return Datagram{}, 0, 0, headerError(ErrSize, src, limit)
-	case uint16(v>>16) != Version:
+	case len(src) < 6:
+		return Datagram{}, 0, 6, nil
+	case binary.BigEndian.Uint16(src[4:]) != Version:
 		return Datagram{}, 0, 0, headerError(ErrVersion, src, limit)
 	case size-sizeOverhead > limit:
 		return Datagram{}, 0, 0, headerError(ErrTooLarge, src, limit)
+	case len(src) < HeaderSize:
+		return Datagram{}, 0, HeaderSize, nil
 	}
-	// The limit fits an int on every platform (see Options.limit), so that this sum does, too.
-	n = int(size-sizeOverhead) + HeaderSize
-	if n > len(src) {
-		return Datagram{}, 0, n, nil
+	frame := size - sizeOverhead + HeaderSize
+	if frame > uint64(len(src)) {
+		// Options.limit keeps this an int on every platform; Parse has no limit, and does not look at need.
+		return Datagram{}, 0, int(min(frame, math.MaxInt)), nil
 	}
-	return Datagram{Recipient: uint16(v), Payload: src[HeaderSize:n:n]}, n, 0, nil
+	n = int(frame)
+	return Datagram{Recipient: binary.BigEndian.Uint16(src[6:]), Payload: src[HeaderSize:n:n]}, n, 0, nil
 }

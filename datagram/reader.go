@@ -133,17 +133,22 @@ func (r *Reader) parse() (d Datagram, ok bool, err error) {
 		r.need, r.seen = need, len(src)
 		return Datagram{}, false, nil
 	}
+	// The payload's owner may append to it: that must not reach the frames behind, whatever the framing left there.
+	d.Payload = d.Payload[:len(d.Payload):len(d.Payload)]
 	r.took(r.start + n)
 	return d, true, nil
 }
 
-// explain adds to the error of a first frame what the peer seems to speak.
+// explain adds to the error of a first frame what the peer seems to speak. It adds to a copy: a Framing may return one error
+// value on many connections.
 func (r *Reader) explain(err error) error {
 	var e *FrameError
-	if !r.begun && errors.As(err, &e) && e.Detail == "" {
-		e.Detail = explain(r.slab[r.start:r.end])
+	if r.begun || !errors.As(err, &e) || error(e) != err || e.Detail != "" {
+		return err
 	}
-	return err
+	told := *e
+	told.Detail = explain(r.slab[r.start:r.end])
+	return &told
 }
 
 // framingSlack is how much longer than the largest payload an unfinished frame of a Framing may be.
@@ -233,6 +238,9 @@ func (r *Reader) room() []byte {
 		r.start, r.end = 0, 0
 	}
 	want := max(r.need, have+1) // the slab must be able to take this, from start
+	if r.framing == nil {
+		want = max(want, HeaderSize) // need may be less: a header is judged in steps
+	}
 	if free := len(r.slab) - r.end; r.start+want <= len(r.slab) && (have > 0 || free >= minFree) {
 		return r.slab[r.end:]
 	}
@@ -244,7 +252,7 @@ func (r *Reader) room() []byte {
 	case have == 0 && r.peek:
 		r.move(peekSize)
 	case r.framing != nil:
-		r.move(have + max(r.slabSize, min(have, maxAhead)))
+		r.move(max(want, have+max(r.slabSize, min(have, maxAhead))))
 	case want >= largeFrame:
 		r.move(min(want+peekSize-HeaderSize, have+maxAhead))
 	default:

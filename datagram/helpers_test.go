@@ -1,0 +1,157 @@
+package datagram_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/towline-mq/towline/datagram"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// errPassing is an error after which a stream goes on.
+var errPassing = os.ErrDeadlineExceeded
+
+// chunked gives data in reads of at most the given sizes, taken in turn; 0 is a passing error. Without sizes a read
+// takes all it can. It remembers the longest slice it was asked to fill.
+type chunked struct {
+	data    []byte
+	sizes   []int
+	i       int
+	end     error // after data; nil: io.EOF
+	longest int
+	reads   int
+}
+
+func (c *chunked) Read(p []byte) (int, error) {
+	c.reads++
+	c.longest = max(c.longest, len(p))
+	if len(c.data) == 0 {
+		if c.end != nil {
+			return 0, c.end
+		}
+		return 0, io.EOF
+	}
+	n := len(p)
+	if len(c.sizes) > 0 {
+		n = min(n, c.sizes[c.i%len(c.sizes)])
+		c.i++
+		if n == 0 {
+			return 0, errPassing
+		}
+	}
+	n = copy(p[:n], c.data)
+	c.data = c.data[n:]
+	return n, nil
+}
+
+// readAll reads to the first error that does not pass, and checks that it is final.
+func readAll(t require.TestingT, r *datagram.Reader) ([]datagram.Datagram, error) {
+	var got []datagram.Datagram
+	for {
+		d, err := r.Read()
+		switch {
+		case err == nil:
+			got = append(got, d)
+		case errors.Is(err, errPassing), errors.Is(err, iotest.ErrTimeout):
+		default:
+			for range 2 {
+				_, again := r.Read()
+				require.Equal(t, err, again, "a final error is returned again")
+			}
+			_, ok, again := r.Next()
+			require.False(t, ok)
+			require.Equal(t, err, again)
+			require.Equal(t, err, r.Fill())
+			return got, err
+		}
+	}
+}
+
+func encode(t require.TestingT, ds ...datagram.Datagram) []byte {
+	var out []byte
+	for _, d := range ds {
+		var err error
+		out, err = datagram.Append(out, d)
+		require.NoError(t, err)
+	}
+	return out
+}
+
+// requireSame compares datagrams by content: an empty payload may be nil.
+func requireSame(t require.TestingT, want, got []datagram.Datagram) {
+	require.Len(t, got, len(want))
+	for i := range want {
+		require.Equal(t, want[i].Recipient, got[i].Recipient, "datagram %d", i)
+		require.Equal(t, string(want[i].Payload), string(got[i].Payload), "datagram %d", i)
+	}
+}
+
+// pattern returns n bytes that differ from those of another seed.
+func pattern(seed, n int) []byte {
+	p := make([]byte, n)
+	x := uint32(seed)*2654435761 + 1
+	for i := range p {
+		x = x*1664525 + 1013904223
+		p[i] = byte(x >> 24)
+	}
+	return p
+}
+
+// pair returns the two ends of a loopback connection of the network "tcp" or "unix".
+func pair(t testing.TB, network string) (c, s net.Conn) {
+	addr := "127.0.0.1:0"
+	if network == "unix" {
+		dir, err := os.MkdirTemp("", "towline")
+		require.NoError(t, err)
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		addr = dir + "/s"
+	}
+	ln, err := net.Listen(network, addr)
+	require.NoError(t, err)
+	defer ln.Close()
+	c, err = net.Dial(network, ln.Addr().String())
+	require.NoError(t, err)
+	s, err = ln.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close(); s.Close() })
+	return c, s
+}
+
+// netstring is a Framing that knows the length of a frame before its end: "5:hello,". It gives recipient 0 only.
+type netstring struct{}
+
+func (netstring) Append(dst []byte, d datagram.Datagram) ([]byte, error) {
+	dst = strconv.AppendInt(dst, int64(len(d.Payload)), 10)
+	dst = append(append(dst, ':'), d.Payload...)
+	return append(dst, ','), nil
+}
+
+func (netstring) Next(src []byte, _ int) (d datagram.Datagram, n, need int, err error) {
+	for i, c := range src {
+		switch {
+		case c >= '0' && c <= '9' && i < 9:
+			n = n*10 + int(c-'0')
+		case c == ':' && i > 0:
+			i++
+			if end := i + n + 1; len(src) < end {
+				return datagram.Datagram{}, 0, end, nil
+			}
+			if src[i+n] != ',' {
+				return datagram.Datagram{}, 0, 0, &datagram.FrameError{Err: datagram.ErrFraming, Detail: "no comma"}
+			}
+			return datagram.Datagram{Payload: src[i : i+n]}, i + n + 1, 0, nil
+		default:
+			return datagram.Datagram{}, 0, 0, &datagram.FrameError{Err: datagram.ErrFraming}
+		}
+	}
+	return datagram.Datagram{}, 0, len(src) + 1, nil
+}
