@@ -83,7 +83,7 @@ func (b *Buffer) appendFraming(d Datagram) error {
 	s := b.tail()
 	out, err := b.framing.Append(s.b[s.n:s.n], d)
 	switch {
-	case err != nil:
+	case err != nil || len(out) == 0:
 		b.dropEmptyTail()
 		return err
 	case len(out) <= segmentSize-s.n:

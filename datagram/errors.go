@@ -18,7 +18,7 @@ var (
 	// ErrSize is a size field below 4, which cannot even cover version and recipient.
 	ErrSize = errors.New("size field below 4")
 	// ErrFraming is a datagram that a Framing cannot express, or bytes that it cannot read.
-	ErrFraming = errors.New("framing")
+	ErrFraming = errors.New("bad framing")
 )
 
 // FrameError says what is wrong with one frame, received or about to be sent.
@@ -35,6 +35,11 @@ type FrameError struct {
 func (e *FrameError) Error() string {
 	var b bytes.Buffer
 	b.WriteString("datagram: ")
+	if e.Sending {
+		b.WriteString("not sent: ")
+	} else {
+		b.WriteString("received ")
+	}
 	switch e.Err {
 	case ErrTooLarge:
 		fmt.Fprintf(&b, "payload of %d bytes, the limit is %d", e.Value, e.Limit)
@@ -43,7 +48,7 @@ func (e *FrameError) Error() string {
 	case ErrSize:
 		fmt.Fprintf(&b, "size field %d, expected 4 or more", e.Value)
 	default:
-		b.WriteString(e.Err.Error())
+		fmt.Fprint(&b, e.Err)
 	}
 	if len(e.Header) > 0 {
 		fmt.Fprintf(&b, " (header %x)", e.Header)
@@ -88,19 +93,19 @@ func explain(first []byte) string {
 	switch {
 	case tlsRecord:
 		return "the peer speaks TLS: dial tls:// or listen on tls://"
-	case bytes.HasPrefix(first, []byte("HTTP/")):
+	case hasAnyPrefix(first, "HTTP/"):
 		return "the peer is an HTTP server: check the port"
-	case bytes.HasPrefix(first, []byte("PRI * HT")), hasAnyPrefix(first, "GET ", "POST ", "PUT ", "HEAD ", "OPTIONS ", "CONNECT ", "DELETE ", "PATCH "):
+	case hasAnyPrefix(first, "PRI * HT", "GET ", "POST ", "PUT ", "HEAD ", "OPTIONS ", "CONNECT ", "DELETE ", "PATCH "):
 		return "the peer is an HTTP client: check the port"
-	case bytes.HasPrefix(first, []byte("SSH-")):
+	case hasAnyPrefix(first, "SSH-"):
 		return "the peer speaks SSH: check the port"
-	case bytes.HasPrefix(first, []byte("PROXY ")), bytes.HasPrefix(first, []byte("\r\n\r\n\x00\r\nQ")):
+	case hasAnyPrefix(first, "PROXY ", "\r\n\r\n\x00\r\nQUIT\n"):
 		return "the peer sends a PROXY protocol header: wrap the listener in one that takes it"
 	}
 	return ""
 }
 
-// hasAnyPrefix compares as much of each prefix as b is long.
+// hasAnyPrefix compares as much of each prefix as b is long: a header may be condemned by its first 6 bytes.
 func hasAnyPrefix(b []byte, prefixes ...string) bool {
 	for _, p := range prefixes {
 		n := min(len(p), len(b))
