@@ -88,8 +88,9 @@ func (r *Reader) Next() (Datagram, bool, error) {
 		if uint16(v>>16) == Version && payload <= r.limit && payload <= uint64(have-HeaderSize) {
 			from := r.start + HeaderSize
 			to := from + int(payload)
+			d := Datagram{Recipient: uint16(v), Payload: r.slab[from:to:to]}
 			r.took(to)
-			return Datagram{Recipient: uint16(v), Payload: r.slab[from:to:to]}, true, nil
+			return d, true, nil
 		}
 	}
 	return r.parse()
@@ -101,6 +102,22 @@ func (r *Reader) took(to int) {
 	r.start = to
 	r.need, r.seen = 1, 0
 	r.begun, r.handed = true, true
+	if r.peek && len(r.slab) > maxSlab {
+		r.leave()
+	}
+}
+
+// leave moves what arrived behind a large frame to memory of its own, so that a small payload kept for long does not
+// keep the large frame's. A frame that does not fit there is moved by the next Fill in any case.
+func (r *Reader) leave() {
+	have := r.end - r.start
+	if r.framing == nil && have >= HeaderSize {
+		frame := uint64(binary.BigEndian.Uint32(r.slab[r.start:])) + HeaderSize - sizeOverhead
+		if frame > uint64(len(r.slab)-r.start) {
+			return
+		}
+	}
+	r.move(max(peekSize, have))
 }
 
 // parse is Next for all that is not a whole frame with the 8-byte header.
