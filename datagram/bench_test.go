@@ -2,6 +2,7 @@ package datagram_test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -89,4 +90,80 @@ func BenchmarkLoopback(b *testing.B) {
 			require.NoError(b, <-done)
 		})
 	}
+}
+
+// BenchmarkHeader writes and reads one header.
+func BenchmarkHeader(b *testing.B) {
+	var buf [datagram.HeaderSize]byte
+	h := datagram.Header{Size: 68, Version: datagram.Version, Recipient: 7}
+	b.SetBytes(datagram.HeaderSize)
+	for b.Loop() {
+		h = datagram.ParseHeader(h.Append(buf[:0]))
+	}
+	require.EqualValues(b, 7, h.Recipient)
+}
+
+// BenchmarkAppend encodes a datagram into memory that is there.
+func BenchmarkAppend(b *testing.B) {
+	for _, size := range benchSizes {
+		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) {
+			d := datagram.Datagram{Recipient: 7, Payload: make([]byte, size)}
+			buf := make([]byte, 0, size+datagram.HeaderSize)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = datagram.Append(buf, d)
+			}
+		})
+	}
+}
+
+// BenchmarkWriter writes to nowhere, so that the codec is all that is measured.
+func BenchmarkWriter(b *testing.B) {
+	for _, size := range benchSizes {
+		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) {
+			d := datagram.Datagram{Recipient: 7, Payload: make([]byte, size)}
+			w := datagram.NewWriter(io.Discard, nil)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				_ = w.Write(d)
+			}
+		})
+	}
+}
+
+// BenchmarkReader reads from memory.
+func BenchmarkReader(b *testing.B) {
+	for _, size := range benchSizes {
+		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) {
+			r := datagram.NewReader(newRepeat(size), nil)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := r.Read(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// repeat is an endless stream of equal frames.
+type repeat struct {
+	frames []byte
+	at     int
+}
+
+func newRepeat(size int) *repeat {
+	frame, _ := datagram.Append(nil, datagram.Datagram{Recipient: 7, Payload: make([]byte, size)})
+	return &repeat{frames: bytes.Repeat(frame, 1+256<<10/len(frame))}
+}
+
+func (r *repeat) Read(p []byte) (int, error) {
+	n := copy(p, r.frames[r.at:])
+	if r.at += n; r.at == len(r.frames) {
+		r.at = 0
+	}
+	return n, nil
 }
