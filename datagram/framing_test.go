@@ -173,10 +173,10 @@ func allocated(f func()) uint64 {
 // A framing that says how long the frame is does not make the Reader move it with each byte.
 func TestFramingWithKnownNeedIsNotMovedByEachRead(t *testing.T) {
 	for _, n := range []int{3000, 30_000, 60_000, 200_000} {
-		stream, err := netstring{}.Append(nil, datagram.Datagram{Payload: pattern(n, n)})
+		stream, err := Netstrings{}.Append(nil, datagram.Datagram{Payload: pattern(n, n)})
 		require.NoError(t, err)
 		var d datagram.Datagram
-		r := datagram.NewReader(&chunked{data: stream, sizes: []int{1}}, &datagram.Options{Framing: netstring{}})
+		r := datagram.NewReader(&chunked{data: stream, sizes: []int{1}}, &datagram.Options{Framing: Netstrings{}})
 		took := allocated(func() { d, err = r.Read() })
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(pattern(n, n), d.Payload))
@@ -186,7 +186,7 @@ func TestFramingWithKnownNeedIsNotMovedByEachRead(t *testing.T) {
 
 func TestFramingRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		o := &datagram.Options{Framing: netstring{}}
+		o := &datagram.Options{Framing: Netstrings{}}
 		lengths := rapid.SliceOfN(rapid.OneOf(rapid.IntRange(0, 40), rapid.IntRange(0, 70_000), rapid.IntRange(60_000, 300_000)), 0, 12).Draw(t, "lengths")
 		b := datagram.NewBuffer(o)
 		var want []datagram.Datagram

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strconv"
 	"testing"
 	"testing/iotest"
 
@@ -124,34 +123,4 @@ func pair(t testing.TB, network string) (c, s net.Conn) {
 	require.NoError(t, err)
 	t.Cleanup(func() { c.Close(); s.Close() })
 	return c, s
-}
-
-// netstring is a Framing that knows the length of a frame before its end: "5:hello,". It gives recipient 0 only.
-type netstring struct{}
-
-func (netstring) Append(dst []byte, d datagram.Datagram) ([]byte, error) {
-	dst = strconv.AppendInt(dst, int64(len(d.Payload)), 10)
-	dst = append(append(dst, ':'), d.Payload...)
-	return append(dst, ','), nil
-}
-
-func (netstring) Next(src []byte, _ int) (d datagram.Datagram, n, need int, err error) {
-	for i, c := range src {
-		switch {
-		case c >= '0' && c <= '9' && i < 9:
-			n = n*10 + int(c-'0')
-		case c == ':' && i > 0:
-			i++
-			if end := i + n + 1; len(src) < end {
-				return datagram.Datagram{}, 0, end, nil
-			}
-			if src[i+n] != ',' {
-				return datagram.Datagram{}, 0, 0, &datagram.FrameError{Err: datagram.ErrFraming, Detail: "no comma"}
-			}
-			return datagram.Datagram{Payload: src[i : i+n]}, i + n + 1, 0, nil
-		default:
-			return datagram.Datagram{}, 0, 0, &datagram.FrameError{Err: datagram.ErrFraming}
-		}
-	}
-	return datagram.Datagram{}, 0, len(src) + 1, nil
 }
