@@ -45,20 +45,19 @@ func BenchmarkBareStream(b *testing.B) {
 // BenchmarkDialClose measures a whole short connection: handshake, one round trip of data, close by both sides.
 func BenchmarkDialClose(b *testing.B) {
 	e := listen(b, nil)
-	served := make(chan error)
+	served := make(chan struct{})
 	go func() {
-		for range b.N {
+		for {
 			conn, err := e.ln.Accept()
-			if err == nil {
-				_, err = io.Copy(conn, conn)
-				err = errors.Join(err, conn.Close())
-			}
 			if err != nil {
-				served <- err
+				close(served)
 				return
 			}
+			_, err = io.Copy(conn, conn)
+			if err := errors.Join(err, conn.Close()); err != nil {
+				b.Error(err)
+			}
 		}
-		served <- nil
 	}()
 	d := e.dialer()
 	for b.Loop() {

@@ -101,8 +101,8 @@ func ExampleConn_ConnectionState() {
 	defer conn.Close()
 	state := conn.(*quic.Conn).ConnectionState()
 	secret, err := state.ExportKeyingMaterial("EXPORTER-example", nil, 32)
-	fmt.Println(state.NegotiatedProtocol, state.PeerCertificates[0].DNSNames, len(secret), err)
-	// Output: towline/1 [example.com] 32 <nil>
+	fmt.Println(state.NegotiatedProtocol, state.PeerCertificates[0].DNSNames[0], len(secret), err)
+	// Output: towline/1 example.com 32 <nil>
 }
 
 // Many connections share one UDP port.
