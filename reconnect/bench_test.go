@@ -15,18 +15,6 @@ import (
 	"github.com/towline-mq/towline/reconnect"
 )
 
-func tcpPair(tb testing.TB) (c, s net.Conn) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(tb, err)
-	defer ln.Close()
-	c, err = net.Dial("tcp", ln.Addr().String())
-	require.NoError(tb, err)
-	s, err = ln.Accept()
-	require.NoError(tb, err)
-	tb.Cleanup(func() { c.Close(); s.Close() })
-	return c, s
-}
-
 // BenchmarkOneWay moves b.N messages over loopback TCP. floor is a bufio pair that moves header and payload and does nothing
 // else: the other figures are to be read beside it, from the same run.
 func BenchmarkOneWay(b *testing.B) {
