@@ -1,0 +1,68 @@
+package tls
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+)
+
+// maxRest bounds what a wire keeps. One Write's piece makes some 17 KiB of it; the rest is room for what crypto/tls sends by
+// itself.
+const maxRest = 64 << 10
+
+// wire lies between crypto/tls and the connection. A write that meets its deadline leaves a part of a record behind, after
+// which crypto/tls gives the connection up. A wire keeps that part instead, tells crypto/tls that all is well, and
+// sends it before anything else later on.
+//
+// Invariant: bytes reach the connection in the order in which crypto/tls wrote them, none twice, none left out.
+type wire struct {
+	net.Conn
+
+	mu   sync.Mutex
+	rest []byte // taken from crypto/tls, not yet by the connection
+	cut  error  // the timeout that made or kept rest, until someone asked
+}
+
+func (w *wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	err := w.flush()
+	if err == nil {
+		n, err = w.Conn.Write(p)
+	}
+	// Not by Timeout(): ETIMEDOUT, the system's word that the peer is gone, answers true to that too.
+	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || len(w.rest)+len(p)-n > maxRest {
+		return n, err
+	}
+	w.rest = append(w.rest, p[n:]...)
+	w.cut = err
+	return len(p), nil
+}
+
+// resume sends what an earlier write left, within the present deadline.
+func (w *wire) resume() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut = nil
+	return w.flush()
+}
+
+// cutShort returns the timeout that a write has met since resume, if any.
+func (w *wire) cutShort() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.cut
+}
+
+func (w *wire) flush() error {
+	if len(w.rest) == 0 {
+		return nil
+	}
+	n, err := w.Conn.Write(w.rest)
+	if w.rest = w.rest[n:]; len(w.rest) == 0 {
+		w.rest = nil // a connection that was slow once need not hold memory for it
+	}
+	return err
+}
