@@ -178,7 +178,6 @@ func (c *Conn) Close() error {
 	}
 	if c.in.alarm != nil {
 		c.in.alarm.Stop()
-		c.in.alarmAt = time.Time{}
 	}
 	c.link.wake()
 	return nil

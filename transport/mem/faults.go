@@ -79,7 +79,17 @@ func (f *Faults) CutAfter(dir Direction, n int64, err error) {
 
 // Freeze makes a black hole of direction dir: nothing is read any more, not even bytes that were on their way or that
 // the peer closed, and nobody gets an error. Writes are taken until the buffer ([Config.Buffer]) is full and then wait.
-// A frozen stream is not lossy: [Faults.Thaw] delivers everything, a [Faults.Cut] loses everything.
+// A frozen stream is not lossy: [Faults.Thaw] delivers everything, a [Faults.Cut] loses everything. What has been cut
+// cannot be frozen any more.
+//
+// Whoever waits on a frozen connection waits for ever, unless a deadline ends it. In a bubble that takes no time:
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		a, b := mem.Pipe(nil)
+//		a.Faults().Freeze(mem.Both)
+//		b.SetReadDeadline(time.Now().Add(time.Hour))
+//		_, err := b.Read(buf) // at once: os.ErrDeadlineExceeded, an hour later
+//	})
 func (f *Faults) Freeze(dir Direction) { f.freeze(dir, true) }
 
 // Thaw ends a [Faults.Freeze]: what was held back can be read, bytes that [Shape] delays when they are due.
@@ -87,8 +97,9 @@ func (f *Faults) Thaw(dir Direction) { f.freeze(dir, false) }
 
 func (f *Faults) freeze(dir Direction, frozen bool) {
 	f.apply(dir, kindFreeze, func(ln *lane, _ int) {
-		// After a reset there is nothing to hold back; after a clean cut the frozen bytes may still thaw.
-		ln.frozen = frozen && ln.link.dead == nil
+		if ln.link.dead == nil || !frozen {
+			ln.frozen = frozen
+		}
 	})
 }
 

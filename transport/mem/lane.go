@@ -34,7 +34,7 @@ type lane struct {
 	writable sync.Cond // and a Write
 	writing  bool      // a Write is under way: its bytes stay together
 	alarm    *time.Timer
-	alarmAt  time.Time
+	alarmAt  time.Time // what alarm is, or was last, set to
 
 	// Faults.
 	frozen  bool
@@ -190,10 +190,10 @@ func (ln *lane) setAlarm() {
 	ln.alarm.Reset(time.Until(at))
 }
 
+// alarmed wakes the reader for what has arrived, and the writer of the other lane, whom the end here concerns.
 func (ln *lane) alarmed() {
 	ln.link.mu.Lock()
 	defer ln.link.mu.Unlock()
-	ln.alarmAt = time.Time{}
 	ln.readable.Broadcast()
 	ln.rev.writable.Broadcast()
 }

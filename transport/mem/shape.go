@@ -27,7 +27,7 @@ type Shape struct {
 // delays reports whether bytes take any time.
 func (s *Shape) delays() bool { return s.Latency > 0 || s.Jitter > 0 || s.Rate > 0 }
 
-// A mark says that bytes up to an absolute position of the stream arrive at a time.
+// A mark says that bytes up to an absolute position of the stream are due at a time.
 type mark struct {
 	pos int64
 	at  time.Time
@@ -37,10 +37,9 @@ type mark struct {
 type schedule struct {
 	shape    Shape
 	rng      *rand.Rand
-	marks    []mark // marks[head:] are pending, in order of position and time
+	marks    []mark // marks[head:] are pending, in order of position: a mark waits for those before it
 	head     int
 	lineFree time.Time // when the last byte leaves a line limited by Rate
-	last     time.Time // the latest arrival given out: nothing overtakes it
 }
 
 // reshape changes how later bytes travel. Those under way keep their times.
@@ -70,7 +69,7 @@ func (s *schedule) send(pos int64, n int, now time.Time) {
 	}
 }
 
-// finish gives the time at which an end of the stream that leaves now arrives.
+// finish gives the time at which an end of the stream that leaves now arrives, if all bytes have by then.
 func (s *schedule) finish(now time.Time) time.Time { return s.arrival(0, s.delay(), now) }
 
 func (s *schedule) delay() time.Duration {
@@ -81,6 +80,7 @@ func (s *schedule) delay() time.Duration {
 	return d
 }
 
+// arrival gives the time at which n bytes that are written now are due.
 func (s *schedule) arrival(n int, delay time.Duration, now time.Time) time.Time {
 	leaves := now
 	if s.shape.Rate > 0 {
@@ -90,10 +90,7 @@ func (s *schedule) arrival(n int, delay time.Duration, now time.Time) time.Time 
 		s.lineFree = s.lineFree.Add(time.Duration(float64(n) / float64(s.shape.Rate) * float64(time.Second)))
 		leaves = s.lineFree
 	}
-	if at := leaves.Add(delay); at.After(s.last) {
-		s.last = at
-	}
-	return s.last
+	return leaves.Add(delay)
 }
 
 func (s *schedule) push(m mark) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -85,6 +86,25 @@ func TestWrapCloses(t *testing.T) {
 		_, err := c.Read(make([]byte, 1))
 		require.ErrorAs(t, err, &op)
 		require.Equal(t, "tcp", op.Net)
+		for err = nil; err == nil; _, err = c.Write(make([]byte, 1000)) {
+		}
+		require.False(t, isTimeout(err), "writes fail as well: %v", err)
+	})
+	t.Run("peer does not read", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			x, y := mem.Pipe(&mem.Config{Buffer: 4})
+			c := new(mem.Faults).Wrap(x)
+			send(t, c, "1234567890")
+			synctest.Wait()
+			start := time.Now()
+			require.NoError(t, c.Close())
+			for x.Faults().Stats().Live == 1 && c.Faults().Stats().Live == 1 {
+				time.Sleep(time.Second)
+			}
+			require.Equal(t, 5*time.Second, time.Since(start))
+			expect(t, y, "1234")
+			require.NoError(t, y.Close())
+		})
 	})
 	t.Run("abort", func(t *testing.T) {
 		c, s := tcpPair(t, new(mem.Faults))
