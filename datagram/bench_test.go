@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"net"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,24 +15,12 @@ import (
 
 var benchSizes = []int{64, 1 << 10, 64 << 10}
 
-func loopback(b *testing.B) (c, s net.Conn) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(b, err)
-	defer ln.Close()
-	c, err = net.Dial("tcp", ln.Addr().String())
-	require.NoError(b, err)
-	s, err = ln.Accept()
-	require.NoError(b, err)
-	b.Cleanup(func() { c.Close(); s.Close() })
-	return c, s
-}
-
 // BenchmarkLoopback sends b.N messages one way over loopback TCP: floor is a bufio pair that does nothing but move
 // header and payload, codec is Writer and Reader.
 func BenchmarkLoopback(b *testing.B) {
 	for _, size := range benchSizes {
 		b.Run(fmt.Sprintf("floor/%dB", size), func(b *testing.B) {
-			c, s := loopback(b)
+			c, s := pair(b, "tcp")
 			payload := make([]byte, size)
 			b.SetBytes(int64(size))
 			done := make(chan error, 1)
@@ -64,7 +51,7 @@ func BenchmarkLoopback(b *testing.B) {
 			require.NoError(b, <-done)
 		})
 		b.Run(fmt.Sprintf("codec/%dB", size), func(b *testing.B) {
-			c, s := loopback(b)
+			c, s := pair(b, "tcp")
 			d := datagram.Datagram{Recipient: 7, Payload: make([]byte, size)}
 			b.SetBytes(int64(size))
 			b.ReportAllocs()

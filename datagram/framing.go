@@ -48,7 +48,8 @@ type Framing interface {
 	// The first seen bytes of src were there at the previous call, which asked for more, so that a search for a
 	// delimiter need not start again.
 	//
-	// The Reader holds the limit on payloads: Next need not.
+	// The Reader holds the limit on payloads: Next need not. A frame of which only a part is there may ask for 4 KiB
+	// more than the largest payload, and no more: that is the room for what a framing adds.
 	Next(src []byte, seen int) (d Datagram, n, need int, err error)
 }
 

@@ -94,13 +94,25 @@ func requireSame(t require.TestingT, want, got []datagram.Datagram) {
 	}
 }
 
-// pattern returns n bytes that differ from those of another seed.
-func pattern(seed, n int) []byte {
-	p := make([]byte, n)
-	x := uint32(seed)*2654435761 + 1
+// noise is what pattern is cut from. Its length is a prime, so that no power of two lands on the same bytes.
+var noise = func() []byte {
+	p := make([]byte, 1_000_003)
+	x := uint32(1)
 	for i := range p {
 		x = x*1664525 + 1013904223
 		p[i] = byte(x >> 24)
+	}
+	return p
+}()
+
+// pattern returns n bytes that differ from those of another seed.
+func pattern(seed, n int) []byte {
+	p := make([]byte, 0, n)
+	at := seed * 7919 % len(noise)
+	for len(p) < n {
+		m := min(n-len(p), len(noise)-at)
+		p = append(p, noise[at:at+m]...)
+		at = 0
 	}
 	return p
 }

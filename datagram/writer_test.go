@@ -183,7 +183,7 @@ func TestBufferGoesOn(t *testing.T) {
 			}
 			require.EqualValues(t, len(sink.got), counted)
 		}
-		for range rapid.IntRange(1, 20).Draw(t, "rounds") {
+		for range rapid.IntRange(1, 10).Draw(t, "rounds") {
 			for i, n := range rapid.SliceOfN(rapid.OneOf(rapid.IntRange(0, 100), rapid.IntRange(65_000, 66_000), rapid.IntRange(0, 200_000)), 0, 6).Draw(t, "append") {
 				require.NoError(t, b.Append(big(i, n)))
 				want = append(want, encode(t, big(i, n))...)
