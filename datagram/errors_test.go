@@ -97,6 +97,22 @@ func TestReaderStreamErrors(t *testing.T) {
 		_, err = r.Read()
 		require.Equal(t, broken, err)
 	})
+	t.Run("an error that came with bytes is told once, without another read", func(t *testing.T) {
+		broken, calls := errors.New("broken"), 0
+		r := datagram.NewReader(readerFunc(func(p []byte) (int, error) {
+			if calls++; calls > 1 {
+				return 0, io.EOF
+			}
+			return copy(p, good), broken
+		}), nil)
+		_, err := r.Read()
+		require.NoError(t, err)
+		_, err = r.Read()
+		require.Equal(t, broken, err)
+		require.Equal(t, 1, calls)
+		_, err = r.Read()
+		require.Equal(t, io.EOF, err)
+	})
 	t.Run("the stream's own ErrUnexpectedEOF stays that", func(t *testing.T) {
 		r := datagram.NewReader(&chunked{data: good, end: io.ErrUnexpectedEOF}, nil)
 		_, err := r.Read()
