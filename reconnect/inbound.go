@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/towline-mq/towline/datagram"
@@ -14,7 +15,8 @@ import (
 //
 // Invariant: while reading is set only the goroutine that set it touches dec, and dec holds no whole frame.
 type inbound struct {
-	c *Conn
+	c     *Conn
+	reads atomic.Uint64 // how often the stream was read
 
 	mu       sync.Mutex
 	dec      *datagram.Reader
@@ -99,6 +101,7 @@ func (i *inbound) more(ctx context.Context) error {
 	i.reading = true
 	i.mu.Unlock()
 	err := i.fill(ctx)
+	i.reads.Add(1)
 	i.mu.Lock()
 	i.reading = false
 	i.changed.broadcast()

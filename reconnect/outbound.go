@@ -11,11 +11,10 @@ import (
 )
 
 const (
-	// loneGap and loneSize say what a lone message is: nobody is writing, nothing was written for a while, and it is
-	// short. The goroutine that sends it writes by itself, which saves the hand-over; when messages follow each other
-	// closely, another goroutine writes while more gather, which saves most of the system calls.
-	loneGap  = 20 * time.Microsecond
+	// loneSize and loneGap say, with outbound.lone, what a lone message is: short, and either the answer to something, or
+	// after a while in which nothing was written.
 	loneSize = 16 << 10
+	loneGap  = 20 * time.Microsecond
 )
 
 // outbound is the queue of encoded frames. Senders append to front; whoever has set writing owns back, and writes it
@@ -37,6 +36,7 @@ type outbound struct {
 	inHand   uint64 // 1 while the channel's goroutine waits with a datagram
 	writing  bool
 	last     time.Time // when writing ended
+	reads    uint64    // how often the stream had been read then
 	closing  bool      // no more is accepted
 	finished bool      // the stream's sending side was closed
 	err      error     // the connection has ended
@@ -163,7 +163,7 @@ func (o *outbound) start() {
 		return
 	}
 	o.writing = true
-	if o.try == nil || o.front.Len() > loneSize || time.Since(o.last) < loneGap {
+	if !o.lone() {
 		o.mu.Unlock()
 		go o.write()
 		return
@@ -188,6 +188,16 @@ func (o *outbound) start() {
 	go o.write()
 }
 
+// lone reports whether what is in front should be written by the goroutine that sends it, which saves the hand-over to
+// another one. When messages follow each other closely the hand-over is worth its price: while one goroutine writes, more
+// messages gather, and most of the system calls are saved. mu is held.
+func (o *outbound) lone() bool {
+	if o.try == nil || o.front.Len() > loneSize {
+		return false
+	}
+	return o.reads != o.c.in.reads.Load() || time.Since(o.last) >= loneGap
+}
+
 // swap moves front to back, which is empty. mu is held and writing set.
 func (o *outbound) swap() {
 	o.front, o.back = o.back, o.front
@@ -205,6 +215,7 @@ func (o *outbound) wrote() {
 func (o *outbound) rest() {
 	o.writing = false
 	o.last = time.Now()
+	o.reads = o.c.in.reads.Load()
 	o.changed.broadcast()
 }
 
