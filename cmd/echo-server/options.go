@@ -1,0 +1,121 @@
+package main
+
+import (
+	"flag"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/towline-mq/towline/cmd/internal/program"
+	"github.com/towline-mq/towline/datagram"
+	"github.com/towline-mq/towline/transport/endpoint"
+)
+
+// options are the command line.
+type options struct {
+	listen                     []endpoint.URL
+	tlsCert, tlsKey, tlsClient string
+	maxSize                    int
+	drain                      time.Duration
+	verbose, logJSON           bool
+	help                       string // not empty: print it and exit
+	versionOnly                bool
+}
+
+// secure reports whether any address needs a certificate.
+func (o *options) secure() bool {
+	for _, u := range o.listen {
+		if u.Secure() {
+			return true
+		}
+	}
+	return false
+}
+
+// help is --help; the flags follow it.
+const help = `Usage: echo-server [flags]
+
+Sends each datagram back to its sender, with the same recipient. Without flags it
+listens on tcp://127.0.0.1:7000. On standard output it prints one line for each
+address, in the order of the flags, once connections are accepted on all:
+"listening tcp://127.0.0.1:7000". Logs go to standard error.
+
+  echo-server
+  echo-server --listen tcp://:7000 --listen unix:///tmp/echo.sock
+  echo-server --listen tls://localhost:0 --listen quic://localhost:0 --verbose
+
+For tls:// and quic:// without --tls-cert a certificate for localhost is made, kept
+in memory alone, and its fingerprint printed behind the listening lines:
+"certificate sha256:...". Standard error then shows the echo-client command to paste.
+Certificates, keys and authorities in files are read again when they change.
+
+A connection whose peer sends what is not a datagram, or more than --max-size, is
+closed, after what came before was sent back, and a line is logged: at most 100
+such lines, and then 10 a second.
+
+SIGINT (Ctrl-C) and SIGTERM drain: no more connections are accepted, each is served
+until it pauses, for half of --drain at most, and closed when all was sent back.
+A second signal ends the program at once.
+
+Exit status: 0 after a signal; 1 if it failed or a second signal came; 2 for wrong
+usage; 3 if it cannot listen.
+
+Flags:
+`
+
+// parse reads the command line. Errors are *program.UsageError.
+func parse(args []string) (*options, error) {
+	o := new(options)
+	fs := flag.NewFlagSet("echo-server", flag.ContinueOnError)
+	fs.Func("listen", "`URL` to listen on: tcp://, tls://, quic:// or unix://; may be repeated (default tcp://127.0.0.1:7000)", func(s string) error {
+		u, err := endpoint.Parse(s)
+		o.listen = append(o.listen, u)
+		return err
+	})
+	fs.StringVar(&o.tlsCert, "tls-cert", "", "the server's certificate and those above it, a `FILE` (PEM)")
+	fs.StringVar(&o.tlsKey, "tls-key", "", "the key of --tls-cert, a `FILE` (PEM)")
+	fs.StringVar(&o.tlsClient, "tls-client-ca", "", "demand of clients a certificate that the authorities in `FILE` (PEM) signed")
+	fs.IntVar(&o.maxSize, "max-size", datagram.DefaultMaxPayload, "the largest payload in `BYTES`")
+	fs.DurationVar(&o.drain, "drain", 5*time.Second, "the `time` that connections get to end after a signal")
+	fs.BoolVar(&o.verbose, "verbose", false, "log each connection, too")
+	fs.BoolVar(&o.logJSON, "log-json", false, "log in JSON")
+	fs.BoolVar(&o.versionOnly, "version", false, "print the version")
+
+	others, err := program.Parse(fs, args)
+	if err == flag.ErrHelp {
+		var b strings.Builder
+		b.WriteString(help)
+		fs.SetOutput(&b)
+		fs.PrintDefaults()
+		o.help = b.String()
+		return o, nil
+	}
+	if err != nil || o.versionOnly {
+		return o, err
+	}
+	if len(o.listen) == 0 {
+		o.listen = []endpoint.URL{{Scheme: endpoint.TCP, Addr: "127.0.0.1:7000"}}
+	}
+	tlsGiven := o.tlsCert != "" || o.tlsKey != "" || o.tlsClient != ""
+	switch {
+	case len(others) > 0:
+		return nil, program.Usagef("there are no arguments beside flags, such as %q", others[0])
+	case (o.tlsCert == "") != (o.tlsKey == ""):
+		return nil, program.Usagef("--tls-cert and --tls-key go together")
+	case tlsGiven && !o.secure():
+		return nil, program.Usagef("the --tls flags are for tls:// and quic://, and no --listen is one of these")
+	case o.maxSize < 1 || o.maxSize > maxPayload:
+		return nil, program.Usagef("--max-size is %d and must be 1 to %d", o.maxSize, maxPayload)
+	case o.drain < 0:
+		return nil, program.Usagef("--drain is %v and must be 0 or more", o.drain)
+	}
+	for _, u := range o.listen {
+		if u.Scheme == endpoint.Mem {
+			return nil, program.Usagef("mem:// lives inside one process and no client of another can reach it; use tcp://127.0.0.1:7000 or unix:///path")
+		}
+	}
+	return o, nil
+}
+
+// maxPayload is what the size field can express, and an int hold.
+const maxPayload = min(math.MaxUint32-4, math.MaxInt32-8)
