@@ -1,0 +1,294 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/towline-mq/towline/cmd/internal/program"
+	"github.com/towline-mq/towline/datagram"
+	"github.com/towline-mq/towline/reconnect"
+)
+
+const (
+	// graceTime is how long the client still listens, for duplicates, to a server that has sent everything back and does not close; and
+	// for what is on its way after Ctrl-C.
+	graceTime = time.Second
+	// highestRTT is the longest round trip that the histogram tells from longer ones.
+	highestRTT = time.Hour
+)
+
+// client is one connection and what goes over it. Two goroutines work on it: send and receive.
+type client struct {
+	o       *options
+	conn    *reconnect.Conn
+	src     source
+	out     *bufio.Writer // nil in load mode
+	tracker *tracker
+	start   time.Time
+
+	stopOnce sync.Once
+	stop     chan struct{} // closed when no more is to be sent
+	allSent  chan struct{} // closed by send when nothing is left to be sent, before it tells the server
+	inputErr error         // why that is so, if not the end of the input; to be read when allSent is closed
+
+	// Owned by receive, and free to be read when it has ended.
+	lastByte byte // written to out; newline at first
+	rtt      *hdrhistogram.Histogram
+}
+
+func newClient(o *options, conn *reconnect.Conn, input io.Reader, stdout io.Writer) *client {
+	c := &client{
+		o: o, conn: conn, start: time.Now(), stop: make(chan struct{}), allSent: make(chan struct{}), lastByte: '\n',
+		rtt: hdrhistogram.New(1, int64(highestRTT), 3),
+	}
+	var number func([]byte) (uint64, bool)
+	if o.load {
+		l := newLoader(o.size, o.count)
+		if o.size >= 8 {
+			number = l.number
+		}
+		c.src = l
+	} else {
+		c.src = newCutter(input, o.chunk, o.maxPayload())
+		c.out = bufio.NewWriterSize(stdout, 64<<10)
+	}
+	c.tracker = newTracker(o.recipient, o.inflight, number, func(d time.Duration) {
+		_ = c.rtt.RecordValue(int64(min(max(d, 1), highestRTT))) // always in range
+	})
+	return c
+}
+
+func (c *client) clock() time.Duration { return time.Since(c.start) }
+
+// refusedError is a server that took the connection and then would not have this client.
+type refusedError struct{ error }
+
+func (e *refusedError) Unwrap() error { return e.error }
+
+// run sends and receives until all is over. The error says what went wrong on the way, as a person would want to read it; that something
+// is missing is the tracker's to tell.
+func (c *client) run(ctx context.Context) error {
+	if c.o.duration > 0 {
+		defer time.AfterFunc(c.o.duration, c.stopSending).Stop()
+	}
+	sent, received := make(chan struct{}), make(chan error, 1)
+	go func() { c.send(); close(sent) }()
+	go func() { received <- c.receive() }()
+
+	var (
+		failed    error // the first thing that went wrong on this side
+		sending   = true
+		interrupt = ctx.Done()
+		wait      = c.o.wait
+		tick      = time.NewTicker(50 * time.Millisecond)
+		since     time.Time // when the last datagram had been sent
+	)
+	defer tick.Stop()
+	finish := func(err error) error {
+		c.stopSending()
+		_ = c.conn.CloseNow() // there is nothing left to flush, or nobody to flush it to
+		select {
+		case <-received:
+		case <-time.After(graceTime): // it is stuck in writing the output
+		}
+		return err
+	}
+	for {
+		select {
+		case <-sent:
+			sent = nil
+			sending, since = false, time.Now()
+			if failed == nil {
+				failed = c.inputErr
+			}
+		case err := <-received:
+			received <- nil
+			select {
+			case <-c.allSent:
+				if failed == nil {
+					failed = c.inputErr
+				}
+				if _, awaited := c.tracker.counts(); err == io.EOF && awaited == 0 {
+					return finish(failed)
+				}
+			default:
+			}
+			if failed == nil {
+				failed = c.lost(err)
+			}
+			return finish(failed)
+		case <-interrupt:
+			interrupt = nil
+			wait = graceTime
+			if !c.o.load && sending {
+				failed = errors.New("interrupted before the end of the input")
+			}
+			c.stopSending()
+			if sending {
+				// The goroutine may be reading from a terminal, which nothing ends.
+				sending, since = false, time.Now()
+				go c.closeSend()
+			}
+		case <-tick.C:
+			if sending {
+				continue
+			}
+			counts, awaited := c.tracker.counts()
+			quiet := time.Since(c.start.Add(counts.last))
+			if since := time.Since(since); since < quiet {
+				quiet = since
+			}
+			switch {
+			case awaited == 0 && quiet >= graceTime:
+				return finish(failed)
+			case awaited > 0 && quiet >= wait:
+				if failed == nil && interrupt != nil {
+					failed = fmt.Errorf("nothing came back for %v; gave up on %s", wait, plural(awaited, "datagram"))
+				}
+				return finish(failed)
+			}
+		}
+	}
+}
+
+// lost explains the end of the connection before everything had come back.
+func (c *client) lost(err error) error {
+	counts, awaited := c.tracker.counts()
+	var alert tls.AlertError
+	var output *outputError
+	switch {
+	case errors.As(err, &output):
+		return fmt.Errorf("cannot write the output: %s", program.Reason(output.error))
+	case errors.As(err, &alert) && counts.received == 0:
+		return &refusedError{err}
+	}
+	hint := ""
+	if awaited > 0 && max(c.o.chunk, c.o.size) > datagram.DefaultMaxPayload {
+		hint = "; the server may take no payloads of this size, see echo-server --max-size"
+	}
+	var frame *datagram.FrameError
+	switch {
+	case err == io.EOF:
+		return fmt.Errorf("%s closed the connection with %s on the way%s", c.o.name(), plural(awaited, "datagram"), hint)
+	case errors.As(err, &frame):
+		return fmt.Errorf("%s broke the protocol: %s", c.o.name(), program.OneLine(err.Error()))
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%s closed the connection inside a datagram, with %s on the way%s", c.o.name(), plural(awaited, "datagram"), hint)
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return fmt.Errorf("%s cut the connection with %s on the way%s", c.o.name(), plural(awaited, "datagram"), hint)
+	}
+	return fmt.Errorf("the connection to %s broke with %s on the way: %s", c.o.name(), plural(awaited, "datagram"), program.Reason(err))
+}
+
+func plural(n uint64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func (c *client) stopSending() {
+	c.stopOnce.Do(func() { close(c.stop) })
+	c.tracker.stop()
+}
+
+// send sends all that the source has, and ends the sending side. If the connection breaks meanwhile it says nothing: receive does.
+func (c *client) send() {
+	if c.sendAll() {
+		close(c.allSent)
+	}
+	c.closeSend()
+}
+
+// closeSend tells the server that no more will come, and waits until all is written, or the connection has ended. A stream that cannot be closed in
+// one direction stays open until everything is back.
+func (c *client) closeSend() { _ = c.conn.CloseSend(context.Background()) }
+
+// sendAll sends until the source ends, or stop, or an error of the source, which it notes. It returns false if the connection broke.
+func (c *client) sendAll() bool {
+	ctx := context.Background()
+	pace := &pacer{rate: c.o.rate}
+	batch := make([]datagram.Datagram, 0, batchCount)
+	for {
+		payloads, err := c.src.next()
+		if err != nil {
+			if err != io.EOF {
+				c.inputErr = fmt.Errorf("cannot go on with the input: %w", err)
+			}
+			return true
+		}
+		for len(payloads) > 0 {
+			n := pace.take(len(payloads), c.stop)
+			if n > 0 {
+				n = c.tracker.admit(payloads[:n], c.src.bare(), c.clock)
+			}
+			if n == 0 {
+				return true
+			}
+			batch = batch[:0]
+			for _, p := range payloads[:n] {
+				batch = append(batch, datagram.Datagram{Recipient: c.o.recipient, Payload: p})
+			}
+			if accepted, err := c.conn.Writer().SendBatch(ctx, batch); err != nil {
+				c.tracker.retract(n - accepted)
+				return errors.Is(err, reconnect.ErrClosed)
+			}
+			payloads = payloads[n:]
+		}
+	}
+}
+
+// receive takes what comes back until the connection ends. The error says how: io.EOF if the server ended it.
+func (c *client) receive() error {
+	ctx := context.Background()
+	r := c.conn.Reader()
+	batch := make([]datagram.Datagram, batchCount)
+	for {
+		n, err := r.ReceiveBatch(ctx, batch)
+		if err != nil {
+			return err
+		}
+		bare := c.tracker.check(batch[:n], c.clock())
+		if c.out != nil {
+			if err := c.write(batch[:n], bare); err != nil {
+				return &outputError{err}
+			}
+		}
+		clear(batch[:n])
+	}
+}
+
+type outputError struct{ error }
+
+// write puts payloads to the output, flushed, so that whoever reads it sees each as soon as it is there.
+func (c *client) write(ds []datagram.Datagram, bare int) error {
+	for i := range ds {
+		p := ds[i].Payload
+		_, _ = c.out.Write(p) // Flush tells
+		if c.o.chunk == 0 && i != bare {
+			_ = c.out.WriteByte('\n')
+			c.lastByte = '\n'
+		} else if len(p) > 0 {
+			c.lastByte = p[len(p)-1]
+		}
+	}
+	return c.out.Flush()
+}
+
+// connectReason says why there is no connection, and what might help.
+func connectReason(err error) string {
+	reason := program.Reason(err)
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
+		reason += "; is echo-server running there?"
+	}
+	return reason
+}

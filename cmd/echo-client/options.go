@@ -1,0 +1,149 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/towline-mq/towline/cmd/internal/program"
+	"github.com/towline-mq/towline/datagram"
+	"github.com/towline-mq/towline/transport/endpoint"
+)
+
+const (
+	defaultInflight = 4096
+	defaultSize     = 64
+	maxInflight     = 1 << 24
+)
+
+// options are the command line.
+type options struct {
+	connect     endpoint.URL
+	recipient   uint16
+	file        string // "-": standard input
+	chunk       int    // 0: lines
+	load        bool
+	count       uint64 // 0: until duration
+	size        int
+	duration    time.Duration // 0: until count
+	inflight    int
+	rate        float64 // 0: as fast as it goes
+	wait        time.Duration
+	json        bool
+	tls         tlsFlags
+	help        string // not empty: print it and exit
+	versionOnly bool
+}
+
+// maxPayload is the limit for both directions.
+func (o *options) maxPayload() int { return max(datagram.DefaultMaxPayload, o.chunk, o.size) }
+
+// help is --help; the flags follow it.
+const help = `Usage: echo-client [flags] [FILE]
+
+Sends FILE, or standard input, to an echo server, one datagram a line, writes
+what comes back to standard output as it arrives, and checks that everything came
+back once, in order. With --chunk the input is cut in pieces of bytes instead of
+lines. With --count or --duration there is no input: numbered datagrams are made,
+and checked when they come back.
+
+  seq 1 1000 | echo-client >/dev/null
+  echo-client --chunk 65536 /bin/sh >back && cmp /bin/sh back
+  echo-client --count 100000 --size 64 --json
+
+Each needs a server, which "echo-server" is without any flags.
+
+A summary goes to standard error; with --json also to standard output, as one
+JSON object on the last line. Round trips are counted in microseconds, from the
+moment a datagram is handed to the connection. Bytes are those of payloads; a
+megabyte has 1,000,000.
+
+Exit status: 0 if every datagram came back once, in order; 1 if not, or if the
+input was cut short by Ctrl-C; 2 for wrong usage; 3 if there was no connection.
+Ctrl-C ends the sending and waits a second for what is on its way; a second
+Ctrl-C ends the program at once.
+
+Flags:
+`
+
+// parse reads the command line. Errors are *program.UsageError.
+func parse(args []string) (*options, error) {
+	o := &options{connect: endpoint.URL{Scheme: endpoint.TCP, Addr: "127.0.0.1:7000"}}
+	fs := flag.NewFlagSet("echo-client", flag.ContinueOnError)
+	fs.TextVar(&o.connect, "connect", o.connect, "`URL` of the server: tcp://, tls://, quic:// or unix://")
+	recipient := fs.Uint("recipient", 0, "the tag `N` on each datagram, 0 to 65535")
+	fs.IntVar(&o.chunk, "chunk", 0, "cut the input in chunks of `BYTES` instead of lines")
+	fs.Uint64Var(&o.count, "count", 0, "load mode: send `N` datagrams")
+	fs.DurationVar(&o.duration, "duration", 0, "load mode: send for this `time`, such as 10s")
+	fs.IntVar(&o.size, "size", defaultSize, "load mode: `BYTES` in each payload")
+	fs.IntVar(&o.inflight, "inflight", defaultInflight, "at most `K` datagrams on their way at once; also at most 32 MB, but for one that is larger")
+	fs.Float64Var(&o.rate, "rate", 0, "send `R` datagrams a second; 0: as fast as they come back")
+	fs.DurationVar(&o.wait, "wait", 30*time.Second, "after the last datagram was sent, give up when for this `time` nothing comes back")
+	fs.BoolVar(&o.json, "json", false, "print the summary as JSON, too, as the last line of standard output")
+	plain := fs.Bool("plain", true, "speak bare version-1 datagrams: the only mode so far")
+	fs.BoolVar(&o.versionOnly, "version", false, "print the version")
+	o.tls.register(fs)
+
+	files, err := program.Parse(fs, args)
+	if err == flag.ErrHelp {
+		var b strings.Builder
+		b.WriteString(help)
+		fs.SetOutput(&b)
+		fs.PrintDefaults()
+		o.help = b.String()
+		return o, nil
+	}
+	if err != nil || o.versionOnly {
+		return o, err
+	}
+
+	given := program.Given(fs)
+	o.load = given["count"] || given["duration"]
+	o.recipient = uint16(*recipient)
+	switch {
+	case o.connect.Scheme == endpoint.Mem:
+		return nil, program.Usagef("mem:// lives inside one process and no server of another can be reached there; use tcp://127.0.0.1:7000 or unix:///path")
+	case *recipient > math.MaxUint16:
+		return nil, program.Usagef("--recipient is %d and must be 0 to 65535", *recipient)
+	case !*plain:
+		return nil, program.Usagef("--plain is the only mode so far")
+	case len(files) > 1:
+		return nil, program.Usagef("one FILE at most, not %q and %q", files[0], files[1])
+	case given["chunk"] && o.chunk < 1:
+		return nil, program.Usagef("--chunk is %d and must be 1 or more", o.chunk)
+	case o.chunk > maxPayload, o.size > maxPayload:
+		return nil, program.Usagef("a datagram carries at most %d bytes", maxPayload)
+	case o.size < 0:
+		return nil, program.Usagef("--size is %d and must be 0 or more", o.size)
+	case o.load && (given["chunk"] || len(files) > 0):
+		return nil, program.Usagef("--count and --duration make their own datagrams: leave FILE and --chunk out")
+	case given["size"] && !o.load:
+		return nil, program.Usagef("--size is for load mode: say how many with --count, or how long with --duration")
+	case given["count"] && o.count == 0:
+		return nil, program.Usagef("--count must be 1 or more; for no limit leave it out and give --duration")
+	case given["duration"] && o.duration <= 0:
+		return nil, program.Usagef("--duration is %v and must be more than 0", o.duration)
+	case o.inflight < 1 || o.inflight > maxInflight:
+		return nil, program.Usagef("--inflight is %d and must be 1 to %d", o.inflight, maxInflight)
+	case o.rate < 0 || math.IsNaN(o.rate) || math.IsInf(o.rate, 0):
+		return nil, program.Usagef("--rate is %v and must be 0 or more", o.rate)
+	case o.wait <= 0:
+		return nil, program.Usagef("--wait is %v and must be more than 0", o.wait)
+	}
+	if !o.load {
+		o.size = 0
+	}
+	o.file = "-"
+	if len(files) == 1 {
+		o.file = files[0]
+	}
+	return o, o.tls.check(o.connect)
+}
+
+// maxPayload is what the size field can express, and an int hold.
+const maxPayload = min(math.MaxUint32-4, math.MaxInt32-8)
+
+// name is what errors and the summary call the server.
+func (o *options) name() string { return fmt.Sprint(o.connect) }

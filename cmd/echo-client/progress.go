@@ -1,0 +1,78 @@
+package main
+
+import (
+	"io"
+	"os"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+// isTerminal reports whether f is a terminal.
+func isTerminal(f any) bool {
+	file, ok := f.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// showProgress draws a bar on stderr if that is a terminal and nobody is typing the input, until the returned function is called. Its end
+// is the count, or the length of a file; without either it is a spinner.
+func (c *client) showProgress(stderr io.Writer) (stop func()) {
+	if !isTerminal(stderr) {
+		return func() {}
+	}
+	end, bytes := int64(-1), false
+	if cut, ok := c.src.(*cutter); ok {
+		if isTerminal(cut.r) {
+			return func() {}
+		}
+		bytes = true
+		if f, ok := cut.r.(*os.File); ok {
+			if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+				end = info.Size()
+			}
+		}
+	} else if c.o.duration == 0 {
+		end = int64(min(c.o.count, 1<<62))
+	}
+	bar := progressbar.NewOptions64(end,
+		progressbar.OptionSetWriter(stderr),
+		progressbar.OptionShowBytes(bytes),
+		progressbar.OptionShowCount(),
+		progressbar.OptionShowIts(),
+		progressbar.OptionSetItsString("messages"),
+		progressbar.OptionClearOnFinish(),
+		progressbar.OptionSetWidth(30),
+	)
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-quit:
+				_ = bar.Finish() // drawing is a courtesy, here and below
+				_ = bar.Clear()
+				return
+			case <-tick.C:
+			}
+			t, _ := c.tracker.counts()
+			n := int64(t.received)
+			if bytes {
+				n = int64(t.bytes)
+				if c.o.chunk == 0 {
+					n += int64(t.received) // the newlines
+				}
+			}
+			if end > 0 {
+				n = min(n, end-1) // Finish says when it is over
+			}
+			_ = bar.Set64(n)
+		}
+	}()
+	return func() {
+		close(quit)
+		<-done
+	}
+}
