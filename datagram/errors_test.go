@@ -2,6 +2,7 @@ package datagram_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"testing"
 	"testing/iotest"
@@ -112,6 +113,12 @@ func TestReaderStreamErrors(t *testing.T) {
 		require.Equal(t, 1, calls)
 		_, err = r.Read()
 		require.Equal(t, io.EOF, err)
+	})
+	t.Run("a wrapped end is an end", func(t *testing.T) {
+		_, err := datagram.NewReader(&chunked{end: fmt.Errorf("wrapped: %w", io.EOF)}, nil).Read()
+		require.Equal(t, io.EOF, err)
+		_, err = datagram.NewReader(&chunked{data: good[:9], end: fmt.Errorf("wrapped: %w", io.EOF)}, nil).Read()
+		require.Equal(t, io.ErrUnexpectedEOF, err)
 	})
 	t.Run("the stream's own ErrUnexpectedEOF stays that", func(t *testing.T) {
 		r := datagram.NewReader(&chunked{data: good, end: io.ErrUnexpectedEOF}, nil)
