@@ -1,6 +1,7 @@
 package mem
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -49,7 +50,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 			return n, nil
 		}
 		if in.ended() {
-			if in.end == io.EOF {
+			if errors.Is(in.end, io.EOF) {
 				return 0, io.EOF
 			}
 			return 0, c.opError("read", in.end)

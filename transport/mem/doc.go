@@ -28,6 +28,6 @@
 //     a seed.
 //   - All waits are of the kind that testing/synctest counts as durably blocked and all times come from package time:
 //     in a bubble, delays and deadlines cost no real time. Make networks, listeners and connections inside the bubble.
-//   - Errors are those of package net: a *[net.OpError] that matches io.EOF (bare), [net.ErrClosed],
+//   - Errors are those of package net: io.EOF as it is, and else a *[net.OpError] that matches [net.ErrClosed],
 //     os.ErrDeadlineExceeded, syscall.ECONNRESET, EPIPE, ECONNREFUSED or EADDRINUSE.
 package mem

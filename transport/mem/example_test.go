@@ -263,7 +263,7 @@ func TestKeepaliveInFakeTime(t *testing.T) {
 		go func() { // the peer says something each minute
 			defer close(peer)
 			for {
-				time.Sleep(time.Minute)
+				<-time.After(time.Minute)
 				if _, err := io.WriteString(server, "ping"); err != nil {
 					return
 				}

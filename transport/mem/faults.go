@@ -28,7 +28,7 @@ const (
 // Offsets and counts are per connection and direction, and begin at the call, or at the start of a later connection.
 //
 // The zero value is ready and does nothing. A Faults must not be copied after first use. Its methods may be called at
-// any time from any goroutine, and none waits but WaitConn.
+// any time from any goroutine, and none waits but [Faults.WaitConn].
 type Faults struct {
 	mu        sync.Mutex // before any link.mu
 	links     []*link

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/towline-mq/towline/transport/mem"
@@ -338,7 +339,7 @@ func TestWaitConn(t *testing.T) {
 		got := make(chan *mem.Faults)
 		go func() {
 			f, err := n.Faults().WaitConn(t.Context(), 2)
-			require.NoError(t, err)
+			assert.NoError(t, err)
 			got <- f
 		}()
 		dialed(t, &n, mem.Config{})

@@ -1,6 +1,7 @@
 package mem
 
 import (
+	"errors"
 	"io"
 	"sync"
 	"syscall"
@@ -140,7 +141,7 @@ func (ln *lane) refusal() error {
 		return ln.sendErr
 	case !ln.gone || ln.frozen || !ln.rev.ended():
 		return nil
-	case ln.rev.end == io.EOF:
+	case errors.Is(ln.rev.end, io.EOF):
 		return syscall.EPIPE
 	default:
 		return ln.rev.end

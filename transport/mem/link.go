@@ -1,6 +1,7 @@
 package mem
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -54,7 +55,7 @@ func (l *link) cut(err error, through *lane) {
 	for _, ln := range []*lane{&l.up, &l.down} {
 		ln.sendErr = err
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			ln.sendErr = syscall.EPIPE
 			ln.finish(io.EOF)
 		case ln == through:

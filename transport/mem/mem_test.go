@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -48,6 +49,9 @@ func pipe(t testing.TB, cfg *mem.Config) (a, b *mem.Conn) {
 	})
 	return a, b
 }
+
+// pass lets time pass, in a bubble of testing/synctest, where that takes none.
+func pass(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // fake time
 
 func closing(all ...io.Closer) func() {
 	return func() {

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/towline-mq/towline/transport/mem"
@@ -113,7 +114,7 @@ func TestBacklog(t *testing.T) {
 		third := make(chan net.Conn)
 		go func() {
 			c, err := d.DialContext(t.Context())
-			require.NoError(t, err)
+			assert.NoError(t, err)
 			third <- c
 		}()
 		synctest.Wait()
@@ -202,7 +203,7 @@ func TestHangDials(t *testing.T) {
 		slow := make(chan net.Conn)
 		go func() {
 			c, err := d.DialContext(t.Context())
-			require.NoError(t, err)
+			assert.NoError(t, err)
 			slow <- c
 		}()
 		synctest.Wait()

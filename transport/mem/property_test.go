@@ -115,7 +115,7 @@ func runSchedule(t *testing.T, buffer int, steps []step) (out outcome) {
 				out.writeErr = err
 				break
 			}
-			time.Sleep(s.pause)
+			pass(s.pause)
 		}
 		_ = a.CloseWrite()
 		<-read

@@ -19,7 +19,7 @@ func TestLatency(t *testing.T) {
 		a.Faults().SetShape(mem.Up, mem.Shape{Latency: time.Second})
 		start := time.Now()
 		send(t, a, "one")
-		time.Sleep(time.Second / 2)
+		pass(time.Second / 2)
 		send(t, a, "two")
 		a.Faults().SetShape(mem.Up, mem.Shape{})
 		send(t, a, "three") // in no time, but not before two
@@ -57,7 +57,7 @@ func TestJitterIsSeededAndInOrder(t *testing.T) {
 			start := time.Now()
 			for i := range 50 {
 				send(t, a, string(rune('A'+i)))
-				time.Sleep(10 * time.Millisecond)
+				pass(10 * time.Millisecond)
 			}
 			for i := range 50 {
 				expect(t, b, string(rune('A'+i)))

@@ -12,7 +12,7 @@ type Stats struct {
 	Held    int // dials that HangDials held up
 
 	Conns int // connections made
-	Live  int // of these, how many have an end that nobody has closed yet, cut or not
+	Live  int // of these, how many have an end that is not closed yet, cut or not
 	Cuts  int // connections ended by Cut or CutAfter
 
 	// Bytes that Write took and Read returned. What was written and not read is under way, or lost if the

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/towline-mq/towline/transport/mem"
@@ -104,7 +105,7 @@ func TestDialsRaceTheClose(t *testing.T) {
 			for {
 				c, err := l.Accept()
 				if err != nil {
-					require.ErrorIs(t, err, net.ErrClosed)
+					assert.ErrorIs(t, err, net.ErrClosed)
 					return
 				}
 				_ = c.Close()

@@ -64,7 +64,7 @@ func (w *wrapped) pumpUp() {
 			}
 			continue
 		}
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			w.reset.Store(true)
 			return
 		}
@@ -84,7 +84,7 @@ func (w *wrapped) pumpDown() {
 				return
 			}
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			_ = w.inner.CloseWrite()
 			return
 		}
@@ -97,7 +97,7 @@ func (w *wrapped) pumpDown() {
 
 // bury closes both ends once the program has closed its own, or a fault has cut the link.
 func (w *wrapped) bury() {
-	if cut := w.link.awaitEnd(); cut != nil && cut != io.EOF {
+	if cut := w.link.awaitEnd(); cut != nil && !errors.Is(cut, io.EOF) {
 		abort(w.outer)
 		<-w.upDone
 		_ = w.inner.Close()
@@ -147,7 +147,7 @@ func cause(err error) error {
 	if errors.As(err, &op) {
 		return op.Err
 	}
-	if err == io.ErrClosedPipe {
+	if errors.Is(err, io.ErrClosedPipe) {
 		return syscall.EPIPE
 	}
 	return err
