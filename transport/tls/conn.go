@@ -109,7 +109,7 @@ func (c *Conn) CloseWrite() error {
 // the peer sees the connection end without a close_notify, as it does if a Write was under way. A second Close does no
 // harm and returns an error that matches net.ErrClosed.
 func (c *Conn) Close() error {
-	late := time.AfterFunc(closeWait, func() { _ = c.wire.Conn.Close() })
+	late := time.AfterFunc(closeWait, func() { _ = c.wire.Close() })
 	err := c.tls.Close()
 	if !late.Stop() {
 		return fmt.Errorf("tls: closed without close_notify, which %s did not take within %v: %w", c.RemoteAddr(), closeWait, os.ErrDeadlineExceeded)

@@ -79,43 +79,61 @@ func TestClose(t *testing.T) {
 	require.ErrorIs(t, err, io.EOF)
 }
 
-// fill writes to c, whose peer does not read, until not a byte more has been taken for a while.
-func fill(t *testing.T, c net.Conn) {
+// stalled returns a client whose peer has done its handshake and reads nothing more: each byte written waits.
+func stalled(t *testing.T) *tls.Conn {
 	t.Helper()
-	for {
-		require.NoError(t, c.SetWriteDeadline(time.Now().Add(50*time.Millisecond)))
-		n, err := c.Write(make([]byte, 100_000))
-		if err == nil {
-			continue
-		}
-		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		if n == 0 {
-			return
-		}
-	}
+	a := newAuthority(t)
+	near, far := net.Pipe()
+	t.Cleanup(func() { _ = far.Close() })
+	cfg := a.serving()
+	cfg.NextProtos, cfg.SessionTicketsDisabled = []string{tls.ALPN}, true
+	shaken := make(chan error, 1)
+	go func() { shaken <- cryptotls.Server(far, cfg).Handshake() }()
+	c, err := tls.Dialer{
+		Addr:   "localhost:0",
+		Config: a.trust(),
+		Under:  transport.DialerFunc(func(context.Context) (net.Conn, error) { return near, nil }),
+	}.DialContext(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	require.NoError(t, <-shaken)
+	return c.(*tls.Conn)
 }
 
 // A peer that does not read holds up Close for a second, not more.
 func TestCloseWithPeerThatDoesNotRead(t *testing.T) {
-	client, _ := pair(t)
-	fill(t, client)
+	c := stalled(t)
 	start := time.Now()
-	err := client.Close()
+	err := c.Close()
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.ErrorContains(t, err, "without close_notify")
 	require.Less(t, time.Since(start), 4*time.Second)
+	require.ErrorIs(t, c.Close(), net.ErrClosed)
 }
 
-// Close ends a Write that is blocked, at once.
+// So does one that has let a Write time out before, and the rest of that Write is not said to have arrived.
+func TestCloseAfterTimedOutWrite(t *testing.T) {
+	c := stalled(t)
+	require.NoError(t, c.SetWriteDeadline(time.Now().Add(10*time.Millisecond)))
+	_, err := c.Write([]byte("x"))
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.ErrorIs(t, c.Close(), os.ErrDeadlineExceeded)
+}
+
+// Close ends a Write that is blocked.
 func TestCloseEndsBlockedWrite(t *testing.T) {
 	client, _ := pair(t)
-	fill(t, client)
-	require.NoError(t, client.SetWriteDeadline(time.Time{}))
+	writing := make(chan struct{})
 	blocked := make(chan error, 1)
 	go func() {
-		_, err := client.Write(make([]byte, 100_000))
+		_, err := client.Write(make([]byte, 1000))
+		close(writing)
+		for err == nil {
+			_, err = client.Write(make([]byte, 100_000))
+		}
 		blocked <- err
 	}()
+	<-writing
 	_ = client.Close()
 	require.ErrorIs(t, <-blocked, net.ErrClosed)
 }
@@ -123,16 +141,16 @@ func TestCloseEndsBlockedWrite(t *testing.T) {
 // Writes that time out, again and again, lose nothing and double nothing: what they say was taken is what arrives.
 func TestWritesGoOnAfterTimeouts(t *testing.T) {
 	client, server := pair(t)
-	const total = 8 << 20
+	const total = 32 << 20 // more than the system's buffers hold
 	sent := make([]byte, total)
 	for i := range sent {
 		sent[i] = byte(i * 7 >> 3)
 	}
 
-	stalled := make(chan struct{})
+	read := make(chan struct{})
 	received := make(chan []byte)
 	go func() {
-		<-stalled
+		<-read
 		got, _ := io.ReadAll(server)
 		received <- got
 	}()
@@ -146,7 +164,7 @@ func TestWritesGoOnAfterTimeouts(t *testing.T) {
 		}
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		if timeouts++; timeouts == 5 {
-			close(stalled)
+			close(read)
 		}
 	}
 	require.GreaterOrEqual(t, timeouts, 5)

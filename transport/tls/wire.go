@@ -21,7 +21,7 @@ type wire struct {
 
 	mu   sync.Mutex
 	rest []byte // taken from crypto/tls, not yet by the connection
-	cut  error  // the timeout that made or kept rest, until someone asked
+	cut  error  // the timeout that made or kept rest; nil if there is none
 }
 
 func (w *wire) Write(p []byte) (int, error) {
@@ -45,11 +45,10 @@ func (w *wire) Write(p []byte) (int, error) {
 func (w *wire) resume() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.cut = nil
 	return w.flush()
 }
 
-// cutShort returns the timeout that a write has met since resume, if any.
+// cutShort returns the timeout that holds back what was written, if any.
 func (w *wire) cutShort() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -62,7 +61,7 @@ func (w *wire) flush() error {
 	}
 	n, err := w.Conn.Write(w.rest)
 	if w.rest = w.rest[n:]; len(w.rest) == 0 {
-		w.rest = nil // a connection that was slow once need not hold memory for it
+		w.rest, w.cut = nil, nil // a connection that was slow once need not hold memory for it
 	}
 	return err
 }

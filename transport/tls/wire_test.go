@@ -50,6 +50,15 @@ func TestWireKeepsWhatADeadlineCutOff(t *testing.T) {
 	require.NoError(t, w.resume())
 	require.NoError(t, w.cutShort())
 	require.Equal(t, "abcdefghi", string(c.got))
+
+	// A timeout that has been made good is none.
+	c.room = 0
+	_, _ = w.Write([]byte("j"))
+	require.Error(t, w.cutShort())
+	c.room = 100
+	_, _ = w.Write([]byte("k"))
+	require.NoError(t, w.cutShort())
+	require.Equal(t, "abcdefghijk", string(c.got))
 	require.Nil(t, w.rest)
 }
 
