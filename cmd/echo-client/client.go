@@ -16,6 +16,7 @@ import (
 	"github.com/towline-mq/towline/cmd/internal/program"
 	"github.com/towline-mq/towline/datagram"
 	"github.com/towline-mq/towline/reconnect"
+	"github.com/towline-mq/towline/transport/endpoint"
 )
 
 const (
@@ -285,10 +286,13 @@ func (c *client) write(ds []datagram.Datagram, bare int) error {
 }
 
 // connectReason says why there is no connection, and what might help.
-func connectReason(err error) string {
+func (o *options) connectReason(err error) string {
 	reason := program.Reason(err)
-	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
 		reason += "; is echo-server running there?"
+	case o.connect.Scheme == endpoint.QUIC && errors.Is(err, syscall.ETIMEDOUT):
+		reason = "no answer; is echo-server running there, and does the network let UDP through?"
 	}
 	return reason
 }

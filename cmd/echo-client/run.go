@@ -38,7 +38,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if o.file != "-" {
 		f, err := os.Open(o.file)
 		if err != nil {
-			return fail(program.Usage, "%v", err)
+			return fail(program.Usage, "%s", program.OneLine(err.Error()))
 		}
 		defer f.Close()
 		if info, err := f.Stat(); err == nil && info.IsDir() {
@@ -48,11 +48,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	tlsConfig, err := o.tls.config()
 	if err != nil {
-		return fail(program.Usage, "%v", err)
+		return fail(program.Usage, "%s", program.OneLine(err.Error()))
 	}
 	dialer, err := o.connect.Dialer(&endpoint.Config{TLS: tlsConfig, UserTimeout: -1})
 	if err != nil {
-		return fail(program.Usage, "%v", err)
+		return fail(program.Usage, "%s", program.OneLine(err.Error()))
 	}
 	if o.tls.insecure {
 		fmt.Fprintln(stderr, "echo-client: warning: --insecure trusts any server, even an impostor; --tls-fingerprint is the safe way")
@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case err != nil && ctx.Err() != nil:
 		return fail(program.NoConnection, "interrupted before %s answered", o.name())
 	case err != nil:
-		return fail(program.NoConnection, "cannot connect to %s: %s", o.name(), connectReason(err))
+		return fail(program.NoConnection, "cannot connect to %s: %s", o.name(), o.connectReason(err))
 	}
 
 	c := newClient(o, conn, input, stdout)

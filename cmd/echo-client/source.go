@@ -61,7 +61,7 @@ func (c *cutter) next() ([][]byte, error) {
 		case c.err == io.EOF && c.end > c.start:
 			c.unended = c.chunk == 0
 			c.batch = append(c.batch, c.buf[c.start:c.end])
-			c.start = c.end
+			c.start, c.searched = c.end, 0
 			return c.batch, nil
 		case c.err != nil:
 			return nil, c.err

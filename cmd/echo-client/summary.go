@@ -68,6 +68,9 @@ func (s *summary) clean() bool {
 func (s *summary) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d sent, %d back", s.Sent, s.Received)
+	if s.clean() && s.Sent == 0 {
+		return b.String()
+	}
 	if s.clean() {
 		b.WriteString(", each once and in order")
 	} else {

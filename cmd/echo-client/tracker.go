@@ -140,19 +140,19 @@ func (t *tracker) judge(d *datagram.Datagram, now time.Duration) (bare bool) {
 			return t.took(t.pop(), now)
 		}
 	}
-	for i := range t.late {
-		if s := t.late[i]; s.hash == hash && s.size == len(d.Payload) {
-			t.late = append(t.late[:i], t.late[i+1:]...)
-			t.tally.outOfOrder++
-			return t.took(s, now)
-		}
-	}
 	for i := 1; i < t.window.len(); i++ {
 		if s := t.window.at(i); s.hash == hash && s.size == len(d.Payload) {
 			for range i {
 				t.overtake()
 			}
 			return t.took(t.pop(), now)
+		}
+	}
+	for i := range t.late {
+		if s := t.late[i]; s.hash == hash && s.size == len(d.Payload) {
+			t.late = append(t.late[:i], t.late[i+1:]...)
+			t.tally.outOfOrder++
+			return t.took(s, now)
 		}
 	}
 	if t.seenBefore(d.Payload, hash) {

@@ -32,7 +32,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	s := newServer(log, o.maxSize)
 	tlsConfig, fingerprint, err := o.certificate(log)
 	if err != nil {
-		return fail(program.Usage, "%v", err)
+		return fail(program.Usage, "%s", program.OneLine(err.Error()))
 	}
 	cfg := &endpoint.Config{
 		TLS: tlsConfig,

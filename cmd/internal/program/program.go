@@ -40,7 +40,7 @@ func Parse(fs *flag.FlagSet, args []string) (others []string, err error) {
 		case err == flag.ErrHelp:
 			return nil, err
 		case err != nil:
-			return nil, &UsageError{strings.ReplaceAll(err.Error(), "flag provided but not defined", "there is no flag")}
+			return nil, &UsageError{strings.ReplaceAll(err.Error(), "flag provided but not defined: ", "there is no flag ")}
 		}
 		rest := fs.Args()
 		if len(rest) == 0 {

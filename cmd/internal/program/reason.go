@@ -64,8 +64,11 @@ func certificate(err error) string {
 	return OneLine(err.Error())
 }
 
-// OneLine returns text without line breaks and other control characters.
+// OneLine returns text without line breaks and other control characters, and without the name of the package that an error is from.
 func OneLine(text string) string {
+	for _, name := range []string{"tls: ", "quic: ", "datagram: ", "reconnect: "} {
+		text = strings.TrimPrefix(text, name)
+	}
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
