@@ -36,8 +36,9 @@ type Config struct {
 	// costs them a round trip. 0 means 1024.
 	MaxHandshakes int
 
-	// HandshakeError, if not nil, is told of each peer that did not get as far as Accept, and why. It is called from many goroutines at
-	// once, each time from one of its own. The address may be forged if the handshake had not got far.
+	// HandshakeError, if not nil, is told of each peer that began a handshake and did not get as far as Accept, and why.
+	// It is called from many goroutines at once, each time from one of its own, and never once the listener is closed. The
+	// address may be forged if the handshake had not got far. Peers beyond MaxHandshakes are refused without a word.
 	HandshakeError func(remote net.Addr, err error)
 }
 

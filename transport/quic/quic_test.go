@@ -252,16 +252,16 @@ func TestCloseAtTheSameTime(t *testing.T) {
 	e := listen(t, nil)
 	for range 50 {
 		a, b := e.pair(t)
-		var wg sync.WaitGroup
+		errs := make(chan error)
 		start := time.Now()
 		for _, c := range []*Conn{a, b} {
-			wg.Go(func() {
-				_, err := c.Write([]byte("unread"))
-				_ = err // the other side may have closed already
-				require.NoError(t, c.Close())
-			})
+			go func() {
+				_, _ = c.Write([]byte("unread")) // fails if the other side has closed already
+				errs <- c.Close()
+			}()
 		}
-		wg.Wait()
+		require.NoError(t, <-errs)
+		require.NoError(t, <-errs)
 		require.Less(t, time.Since(start), defaultLinger)
 	}
 }

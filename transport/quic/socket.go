@@ -119,9 +119,6 @@ func (s *socket) localAddr(remote *net.UDPAddr) net.Addr {
 	return local
 }
 
-// bufferSize is what quic-go wants for each of a socket's two buffers.
-const bufferSize = 7 << 20
-
 // sizedConn is a UDP socket that sizes its own buffers. quic-go would do that too, and log a warning when the kernel gives
 // less, which is nothing a library may do. It leaves alone, and does not measure, the buffers of a socket whose
 // descriptor is out of reach: so this one keeps it back until both buffers are set. All else, offloading and ECN
