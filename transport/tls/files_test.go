@@ -1,8 +1,10 @@
 package tls_test
 
 import (
+	"bytes"
 	cryptotls "crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"net"
 	"os"
 	"path/filepath"
@@ -100,6 +102,25 @@ func TestUnchangedFilesAreNotReadAgain(t *testing.T) {
 	again, err = f.Client()
 	require.NoError(t, err)
 	require.NotSame(t, first.RootCAs, again.RootCAs)
+}
+
+// A file may change twice within one tick of the file system's clock: a young one is read again whatever its time says.
+func TestYoungFilesAreReadAgain(t *testing.T) {
+	f := &tls.Files{CA: filepath.Join(t.TempDir(), "ca.pem"), Interval: -1}
+	now := time.Now()
+	put := func(a *authority) {
+		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+		text = append(text, bytes.Repeat([]byte("\n"), 2000-len(text))...)
+		require.NoError(t, os.WriteFile(f.CA, text, 0o600))
+		require.NoError(t, os.Chtimes(f.CA, now, now))
+	}
+	for range 2 {
+		a := newAuthority(t)
+		put(a)
+		cfg, err := f.Client()
+		require.NoError(t, err)
+		require.True(t, cfg.RootCAs.Equal(a.pool()))
+	}
 }
 
 func TestClientFilesAreReadAgain(t *testing.T) {

@@ -102,6 +102,29 @@ func TestSlowHandshakeTimesOut(t *testing.T) {
 	require.Error(t, err)
 }
 
+// A client that is refused while its first bytes are on their way reads why, and then the end: not a reset, which may
+// destroy the reason.
+func TestRefusedClientReadsWhy(t *testing.T) {
+	a := newAuthority(t)
+	wrote := make(chan struct{})
+	cfg := a.serving()
+	cfg.ClientAuth = cryptotls.RequestClientCert
+	cfg.VerifyConnection = func(cryptotls.ConnectionState) error {
+		<-wrote
+		return errors.New("not today")
+	}
+	ln := listen(t, &tls.Config{TLS: cfg})
+	c, err := dial(t, ln, a.trust())
+	require.NoError(t, err)
+	_, err = c.Write([]byte("hello"))
+	require.NoError(t, err)
+	close(wrote)
+	_, err = c.Read(make([]byte, 1))
+	require.ErrorAs(t, err, new(cryptotls.AlertError))
+	_, err = c.NetConn().Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+}
+
 func TestGarbageInHandshake(t *testing.T) {
 	a := newAuthority(t)
 	reported := make(failures, 1)
