@@ -116,7 +116,7 @@ func TestRefusedClientReadsWhy(t *testing.T) {
 	ln := listen(t, &tls.Config{TLS: cfg})
 	c, err := dial(t, ln, a.trust())
 	require.NoError(t, err)
-	_, err = c.Write([]byte("hello"))
+	_, err = c.Write(make([]byte, 32<<10)) // more than the server reads at once
 	require.NoError(t, err)
 	close(wrote)
 	_, err = c.Read(make([]byte, 1))
