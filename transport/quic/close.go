@@ -42,8 +42,8 @@ func (c *Conn) SetLinger(sec int) error {
 
 // Close ends both halves of the stream and the connection. Blocked Reads and Writes return at once with an error that
 // matches [net.ErrClosed]. It then waits until the peer's machine has everything that was written, whether or not
-// the peer's program reads: normally one round trip, at most the linger time (5 s, see SetLinger). The wait takes that long if
-// the peer is gone, or if its receive window is full and its program does not read.
+// the peer's program reads: normally one round trip, at most the linger time (5 s, see SetLinger). It takes that long
+// if the peer is gone, or if its receive window is full and its program does not read.
 //
 // The error is nil if the peer has everything, or if the peer closed too and so wants no more. Otherwise what was
 // written may be lost: the error matches syscall.ETIMEDOUT when the linger time passed, or says how the connection had
@@ -83,7 +83,10 @@ func (c *Conn) Close() error {
 		return nil
 	case errors.Is(err, context.DeadlineExceeded):
 		c.abort(codeAborted, "not everything was received in time")
-		err = fault{text: "the peer did not confirm within " + linger.String() + " that it has everything", kind: syscall.ETIMEDOUT}
+		err = fault{
+			text: "the peer did not confirm within " + linger.String() + " that it has everything",
+			kind: syscall.ETIMEDOUT,
+		}
 	}
 	if !c.wrote.Load() {
 		return nil

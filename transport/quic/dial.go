@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"syscall"
 	"time"
 
 	quicgo "github.com/quic-go/quic-go"
@@ -58,7 +57,7 @@ func (d Dialer) DialContext(ctx context.Context) (net.Conn, error) {
 		return &net.OpError{Op: "dial", Net: "quic", Addr: addr, Err: err}
 	}
 
-	timeout := s.noAnswer(syscall.ETIMEDOUT)
+	timeout := s.noAnswer()
 	limited, cancel := context.WithTimeoutCause(ctx, times.handshake, timeout)
 	defer cancel()
 	addrs, err := resolve(limited, host, service)
@@ -77,7 +76,10 @@ func (d Dialer) DialContext(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		switch {
 		case ctx.Err() == context.DeadlineExceeded:
-			return nil, fail(nil, fault{text: ctx.Err().Error() + ": no answer over UDP from " + d.Addr + " yet", kind: ctx.Err()})
+			return nil, fail(nil, fault{
+				text: ctx.Err().Error() + ": no answer over UDP from " + d.Addr + " yet",
+				kind: ctx.Err(),
+			})
 		case ctx.Err() != nil:
 			return nil, fail(nil, ctx.Err())
 		}
@@ -85,6 +87,9 @@ func (d Dialer) DialContext(ctx context.Context) (net.Conn, error) {
 	}
 	conn, err := won.open(limited, times.idle)
 	if err != nil {
+		if limited.Err() != nil {
+			err = context.Cause(limited)
+		}
 		won.discard()
 		return nil, fail(won.qc.RemoteAddr(), s.explain(err))
 	}

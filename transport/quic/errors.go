@@ -90,13 +90,22 @@ func (s scene) explain(err error) error {
 	case errors.As(err, &transport):
 		return s.explainTransport(transport)
 	case errors.As(err, &slow), errors.As(err, &idle) && s.handshake > 0:
-		return s.noAnswer(syscall.ETIMEDOUT)
+		return s.noAnswer()
 	case errors.As(err, &idle):
-		return fault{text: fmt.Sprintf("connection timed out: nothing heard from the peer for %v", s.idle), kind: syscall.ETIMEDOUT}
+		return fault{
+			text: fmt.Sprintf("connection timed out: nothing heard from the peer for %v", s.idle),
+			kind: syscall.ETIMEDOUT,
+		}
 	case errors.As(err, &reset):
-		return fault{text: "connection reset: the peer does not know this connection any more; was it started again?", kind: syscall.ECONNRESET}
+		return fault{
+			text: "connection reset: the peer does not know this connection any more; was it started again?",
+			kind: syscall.ECONNRESET,
+		}
 	case errors.As(err, &version):
-		return fault{text: fmt.Sprintf("no QUIC version in common: this side speaks %v, the peer %v", version.Ours, version.Theirs), kind: errors.ErrUnsupported}
+		return fault{
+			text: fmt.Sprintf("no QUIC version in common: this side speaks %v, the peer %v", version.Ours, version.Theirs),
+			kind: errors.ErrUnsupported,
+		}
 	case errors.Is(err, quicgo.ErrTransportClosed), errors.Is(err, quicgo.ErrServerClosed):
 		return explainSocket(err)
 	}
@@ -104,8 +113,12 @@ func (s scene) explain(err error) error {
 }
 
 // noAnswer is a handshake that got no answer before its limit.
-func (s scene) noAnswer(kind error) error {
-	return fault{text: fmt.Sprintf("no answer over UDP from %s within %v: is the server up, and is UDP allowed on the way?", s.peer, s.handshake), kind: kind}
+func (s scene) noAnswer() error {
+	return fault{
+		text: fmt.Sprintf("no answer over UDP from %s within %v: is the server up, and is UDP allowed on the way?",
+			s.peer, s.handshake),
+		kind: syscall.ETIMEDOUT,
+	}
 }
 
 func explainApplication(e *quicgo.ApplicationError) error {

@@ -24,7 +24,8 @@ type Config struct {
 	// if it is empty, and the version is TLS 1.3 at least.
 	TLS *tls.Config
 
-	// HandshakeTimeout is how long a peer may take from its first packet until its connection is ready for Accept. 0 means 10 s.
+	// HandshakeTimeout is how long a peer may take from its first packet until its connection is ready for Accept.
+	// 0 means 10 s.
 	HandshakeTimeout time.Duration
 
 	// IdleTimeout and KeepAlive are those of [Dialer].
@@ -47,16 +48,16 @@ const backlog = 1024
 
 // Listen opens a UDP socket on addr, "host:port", and returns a [net.Listener] whose Accept returns a *[Conn] for each
 // peer that completed its handshake; slow and silent peers never hold it up. An empty host is all addresses; port 0 is
-// one that the system chooses: Addr returns the *[net.UDPAddr] with it. Listen blocks only if host is a name, until ctx ends;
-// ctx has no effect on the listener afterwards.
+// one that the system chooses: Addr returns the *[net.UDPAddr] with it. Listen blocks only if host is a name, until ctx
+// ends; ctx has no effect on the listener afterwards. Without a certificate in cfg it returns an error.
 //
 // The listener's Close refuses the connections that were not taken yet and unblocks Accept with an error that matches
 // [net.ErrClosed]. Connections taken before go on, on the same UDP socket, which is closed with the last of them: until
 // then the port stays in use. If the private key in cfg.TLS.Certificates can be exported, a server that was killed and is
 // started again on the same port tells the peers of the old one that their connections are gone.
 func Listen(ctx context.Context, addr string, cfg *Config) (net.Listener, error) {
-	if cfg == nil || cfg.TLS == nil || len(cfg.TLS.Certificates) == 0 && cfg.TLS.GetCertificate == nil && cfg.TLS.GetConfigForClient == nil {
-		return nil, &net.OpError{Op: "listen", Net: "quic", Err: errors.New("QUIC needs a certificate: set Config.TLS with Certificates or GetCertificate")}
+	if cfg == nil || !hasCertificate(cfg.TLS) {
+		return nil, &net.OpError{Op: "listen", Net: "quic", Err: errNoCertificate}
 	}
 	sock, err := openSocket(ctx, "udp", addr, resetKey(cfg.TLS))
 	if err != nil {
@@ -86,6 +87,12 @@ func Listen(ctx context.Context, addr string, cfg *Config) (net.Listener, error)
 	}
 	l.wg.Go(l.run)
 	return l, nil
+}
+
+var errNoCertificate = errors.New("QUIC needs a certificate: set Config.TLS with Certificates or GetCertificate")
+
+func hasCertificate(conf *tls.Config) bool {
+	return conf != nil && (len(conf.Certificates) > 0 || conf.GetCertificate != nil || conf.GetConfigForClient != nil)
 }
 
 // resetKey derives the secret behind stateless resets from the private key, so that it survives a restart. It returns nil
@@ -273,8 +280,8 @@ func (l *listener) offer(qc *quicgo.Conn, stream *quicgo.Stream) error {
 	return nil
 }
 
-// failed reports a peer that did not get as far as Accept. Peers that went away in good order, such as dialers that tried several
-// addresses, are none of the user's business; nor is what Close does.
+// failed reports a peer that did not get as far as Accept. Peers that went away in good order, such as dialers that
+// tried several addresses, are none of the user's business; nor is what Close does.
 func (l *listener) failed(remote net.Addr, err error) {
 	var app *quicgo.ApplicationError
 	if l.report == nil || isDone(l.closed) || errors.As(err, &app) && app.Remote && app.ErrorCode == codeClosed {

@@ -101,8 +101,8 @@ func (s *socket) release() {
 	}
 }
 
-// localAddr returns the address from which packets to remote leave. A socket that is bound to no address in particular does not
-// know; the system's routes do, and a second socket that is connected, over which nothing is sent, asks them.
+// localAddr returns the address from which packets to remote leave. A socket that is bound to no address in particular
+// does not know; the system's routes do, and a second socket that is connected, over which nothing is sent, asks them.
 func (s *socket) localAddr(remote *net.UDPAddr) net.Addr {
 	local, ok := s.udp.LocalAddr().(*net.UDPAddr)
 	if !ok || !local.IP.IsUnspecified() {
