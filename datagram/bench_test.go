@@ -16,7 +16,8 @@ import (
 var benchSizes = []int{64, 1 << 10, 64 << 10}
 
 // BenchmarkLoopback sends b.N messages one way over loopback TCP: floor is a bufio pair that does nothing but move
-// header and payload, codec is Writer and Reader.
+// header and payload, codec is Writer and Reader, released the
+// same with payloads given back.
 func BenchmarkLoopback(b *testing.B) {
 	for _, size := range benchSizes {
 		b.Run(fmt.Sprintf("floor/%dB", size), func(b *testing.B) {
@@ -50,32 +51,42 @@ func BenchmarkLoopback(b *testing.B) {
 			b.StopTimer()
 			require.NoError(b, <-done)
 		})
-		b.Run(fmt.Sprintf("codec/%dB", size), func(b *testing.B) {
-			c, s := pair(b, "tcp")
-			d := datagram.Datagram{Recipient: 7, Payload: make([]byte, size)}
-			b.SetBytes(int64(size))
-			b.ReportAllocs()
-			done := make(chan error, 1)
-			b.ResetTimer()
-			go func() {
-				w := datagram.NewWriter(c, nil)
+		for _, release := range []bool{false, true} {
+			name := "codec"
+			if release {
+				name = "released"
+			}
+			b.Run(fmt.Sprintf("%s/%dB", name, size), func(b *testing.B) {
+				c, s := pair(b, "tcp")
+				d := datagram.Datagram{Recipient: 7, Payload: make([]byte, size)}
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				done := make(chan error, 1)
+				b.ResetTimer()
+				go func() {
+					w := datagram.NewWriter(c, nil)
+					for range b.N {
+						if err := w.Write(d); err != nil {
+							done <- err
+							return
+						}
+					}
+					done <- w.Flush()
+				}()
+				r := datagram.NewReader(s, nil)
 				for range b.N {
-					if err := w.Write(d); err != nil {
-						done <- err
-						return
+					d, err := r.Read()
+					if err != nil {
+						b.Fatal(err)
+					}
+					if release {
+						datagram.Release(d)
 					}
 				}
-				done <- w.Flush()
-			}()
-			r := datagram.NewReader(s, nil)
-			for range b.N {
-				if _, err := r.Read(); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.StopTimer()
-			require.NoError(b, <-done)
-		})
+				b.StopTimer()
+				require.NoError(b, <-done)
+			})
+		}
 	}
 }
 

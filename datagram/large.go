@@ -1,5 +1,10 @@
 package datagram
 
+import (
+	"math/bits"
+	"sync"
+)
+
 // large gathers a frame that is too long to take memory for on the word of its header. It fills pooled segments
 // until no more than maxAhead bytes are missing, then moves everything into one buffer of the frame's length, and the
 // rest is read straight into that.
@@ -44,4 +49,38 @@ func (l *large) join() (slab []byte, have int) {
 	}
 	l.segs = nil
 	return slab, have
+}
+
+// releasedPools holds payloads that were given back, by the power of two that their capacity reaches.
+var releasedPools [maxReleased - minReleased + 1]sync.Pool
+
+// Released payloads are kept from 16 KiB to 16 MiB.
+const (
+	minReleased = 14
+	maxReleased = 24
+)
+
+// Release gives the memory of a payload that a Reader returned back, to receive others in. Calling it is never necessary: memory that is
+// not given back is collected as usual. It helps with payloads of 16 KiB and more, where taking new memory costs as much as
+// reading the bytes; for smaller ones it does nothing. After it nobody may use d.Payload, or any slice of it.
+func Release(d Datagram) {
+	if n := cap(d.Payload); n >= 1<<minReleased && n < 2<<maxReleased {
+		release(d.Payload[:n])
+	}
+}
+
+func release(buf []byte) {
+	releasedPools[bits.Len(uint(len(buf)))-1-minReleased].Put(&buf)
+}
+
+// released returns a buffer of at least size bytes that Release was given, or nil.
+func released(size int) []byte {
+	first := bits.Len(uint(size)) - 1
+	for class := first; class <= min(first+1, maxReleased); class++ {
+		buf, _ := releasedPools[class-minReleased].Get().(*[]byte)
+		if buf != nil && len(*buf) >= size {
+			return *buf
+		}
+	}
+	return nil
 }

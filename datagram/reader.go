@@ -27,7 +27,8 @@ const (
 // Reader takes datagrams from a stream, wherever its reads begin and end.
 //
 // The payloads belong to the caller, for as long as wanted: the Reader never writes to them again. Payloads of small frames
-// that arrived together share one buffer of up to 64 KiB, which lives as long as one of them does; see Datagram.Clone.
+// that arrived together share one buffer of up to 64 KiB, which lives as long as one of them does; see Datagram.Clone. Who is done with
+// a large one may give its memory back with Release.
 //
 // Read is all that most callers need. Next and Fill are its two halves, for code that parses under a lock and waits outside of it. A
 // Reader must not be used by two goroutines at once.
@@ -46,11 +47,12 @@ type Reader struct {
 	seen  int    // how much of it the last parse saw
 	large *large // a frame that is being gathered in pieces, or nil
 
-	slabSize int   // of the next slab for small frames
-	peek     bool  // the last frame was a large one
-	begun    bool  // a whole frame was read, so that the peer speaks the protocol
-	pending  error // came with the last bytes; to be returned after them
-	err      error // final
+	slabSize int    // of the next slab for small frames
+	peek     bool   // the last frame was a large one
+	peekSlab []byte // of peekSize, and free; or nil
+	begun    bool   // a whole frame was read, so that the peer speaks the protocol
+	pending  error  // came with the last bytes; to be returned after them
+	err      error  // final
 }
 
 // NewReader returns a Reader on r. nil Options are the defaults. It takes no memory for frames before the first Fill.
@@ -89,7 +91,11 @@ func (r *Reader) Next() (Datagram, bool, error) {
 			from := r.start + HeaderSize
 			to := from + int(payload)
 			d := Datagram{Recipient: uint16(v), Payload: r.slab[from:to:to]}
-			r.took(to)
+			if payload >= largeFrame {
+				d.Payload = r.tookLarge(from, to)
+			} else {
+				r.took(to)
+			}
 			return d, true, nil
 		}
 	}
@@ -102,22 +108,18 @@ func (r *Reader) took(to int) {
 	r.start = to
 	r.need, r.seen = 1, 0
 	r.begun, r.handed = true, true
-	if r.peek && len(r.slab) > maxSlab {
-		r.leave()
-	}
 }
 
-// leave moves what arrived behind a large frame to memory of its own, so that a small payload kept for long does not
-// keep the large frame's. A frame that does not fit there is moved by the next Fill in any case.
-func (r *Reader) leave() {
-	have := r.end - r.start
-	if r.framing == nil && have >= HeaderSize {
-		frame := uint64(binary.BigEndian.Uint32(r.slab[r.start:])) + HeaderSize - sizeOverhead
-		if frame > uint64(len(r.slab)-r.start) {
-			return
-		}
+// tookLarge is took for a frame that may have had a buffer of its own. The owner of the payload then gets all of that buffer, for Release
+// to give back, and what arrived behind the frame moves to other memory, so that a small payload kept for long does not keep a large one's.
+func (r *Reader) tookLarge(from, to int) []byte {
+	slab, alone := r.slab, r.start == 0 && !r.handed && len(r.slab)-to <= peekSize
+	r.took(to)
+	if !alone {
+		return slab[from:to:to]
 	}
-	r.move(max(peekSize, have))
+	r.move(max(peekSize, r.end-r.start))
+	return slab[from:to]
 }
 
 // parse is Next for all that is not a whole frame with the 8-byte header.
@@ -248,41 +250,65 @@ func (r *Reader) grow(n, asked int) {
 // room returns the free memory to read into next. It moves the beginning of a frame to another buffer when the
 // slab cannot take the rest.
 //
-// Invariant: what is returned is at most maxAhead long.
+// Invariant: what is returned is at most maxAhead long, and so is what is newly allocated but for what it takes over. (A Framing
+// may cost as much again as has arrived.)
 func (r *Reader) room() []byte {
 	have := r.end - r.start
 	if have == 0 && !r.handed {
 		r.start, r.end = 0, 0
 	}
-	want := max(r.need, have+1) // the slab must be able to take this, from start
+	want := have + 1 // the slab must be able to take this, from start
 	if r.framing == nil {
-		want = max(want, HeaderSize) // need may be less: a header is judged in steps
+		want = max(want, r.need, HeaderSize) // need may be less: a header is judged in steps
 	}
 	if free := len(r.slab) - r.end; r.start+want <= len(r.slab) && (have > 0 || free >= minFree) {
-		return r.slab[r.end:]
+		return r.ahead()
+	}
+	large := r.framing == nil && want >= largeFrame
+	if large {
+		if slab := released(want); slab != nil {
+			r.moveTo(slab)
+			return r.ahead()
+		}
 	}
 	switch {
+	case r.framing != nil:
+		// Twice what has arrived, or the search for the end of a long frame would copy it over and over.
+		r.move(max(min(r.need, have+maxAhead), have+max(r.slabSize, have)))
 	case want > have+maxAhead:
 		r.large = newLarge(want, r.slab[r.start:r.end])
 		r.slab, r.start, r.end, r.handed = nil, 0, 0, false
 		return r.large.room()
 	case have == 0 && r.peek:
 		r.move(peekSize)
-	case r.framing != nil:
-		r.move(max(want, have+max(r.slabSize, min(have, maxAhead))))
-	case want >= largeFrame:
+	case large:
 		r.move(min(want+peekSize-HeaderSize, have+maxAhead))
 	default:
 		r.move(max(r.slabSize, want))
 	}
-	return r.slab[r.end:]
+	return r.ahead()
 }
 
-// move makes a new slab of size bytes and takes what is buffered over to it.
+// ahead returns the free part of the slab, as much of it as one read may fill.
+func (r *Reader) ahead() []byte { return r.slab[r.end:min(len(r.slab), r.end+maxAhead)] }
+
+// move takes what is buffered over to another slab of size bytes.
 func (r *Reader) move(size int) {
-	slab := make([]byte, size)
-	r.end = copy(slab, r.slab[r.start:r.end])
-	r.start, r.slab, r.handed = 0, slab, false
+	if size == peekSize && r.peekSlab != nil {
+		slab := r.peekSlab
+		r.peekSlab = nil
+		r.moveTo(slab)
+		return
+	}
+	r.moveTo(make([]byte, size))
+}
+
+func (r *Reader) moveTo(slab []byte) {
+	n := copy(slab, r.slab[r.start:r.end])
+	if len(r.slab) == peekSize && !r.handed {
+		r.peekSlab = r.slab
+	}
+	r.slab, r.start, r.end, r.handed = slab, 0, n, false
 }
 
 // adopt makes the large frame, whose last bytes are about to arrive, the slab.
