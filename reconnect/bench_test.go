@@ -93,8 +93,13 @@ func variants(ctx context.Context, d datagram.Datagram) []variant {
 			}
 			return nil
 		},
-	}, {
-		"batch",
+	}, batchVariant(ctx, d, "batch", false), batchVariant(ctx, d, "released", true)}
+}
+
+// batchVariant is SendBatch and ReceiveBatch of 64, with or without giving payloads back.
+func batchVariant(ctx context.Context, d datagram.Datagram, name string, release bool) variant {
+	return variant{
+		name,
 		func(c net.Conn, n int) error {
 			w := reconnect.NewPlain(c, nil).Writer()
 			batch := make([]datagram.Datagram, 64)
@@ -118,11 +123,16 @@ func variants(ctx context.Context, d datagram.Datagram) []variant {
 				if err != nil {
 					return err
 				}
+				if release {
+					for _, d := range batch[:k] {
+						datagram.Release(d)
+					}
+				}
 				n -= k
 			}
 			return nil
 		},
-	}}
+	}
 }
 
 // BenchmarkRoundTrip sends one message of 64 bytes to and fro.
