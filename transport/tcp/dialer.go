@@ -29,9 +29,11 @@ type Dialer struct {
 	NetDialer *net.Dialer
 
 	// UserTimeout is how long bytes may wait for the peer's system to take them before the connection ends with
-	// ETIMEDOUT, in whole milliseconds. 0: 30 s. Negative: the system's own rule, some 15 minutes. Only Linux has this
-	// setting; elsewhere it is ignored. It also bounds the wait for unanswered keepalive probes, and it counts a peer
-	// that is alive but has stopped reading: where a peer may pause for longer than this, raise it or turn it off.
+	// ETIMEDOUT, in whole milliseconds. 0: the system's own rule, some 15 minutes. Only Linux has this setting
+	// (TCP_USER_TIMEOUT); elsewhere it is ignored. It also bounds the wait for unanswered keepalive probes.
+	//
+	// It is off unless asked for because Linux does not tell a peer that is gone from one that is alive and has stopped
+	// reading: either ends the connection. Set it where the peer always reads, to notice its death in seconds.
 	UserTimeout time.Duration
 }
 

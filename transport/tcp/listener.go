@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/towline-mq/towline/transport/internal/accept"
 )
 
 // Config holds a listener's settings. Nil, like the zero value, is a working default.
@@ -13,8 +15,8 @@ type Config struct {
 	// Nil: the defaults of package net, which probe a connection after 15 s without traffic.
 	ListenConfig *net.ListenConfig
 
-	// UserTimeout is the same setting as [Dialer.UserTimeout], for each accepted connection. 0: 30 s. Negative: the
-	// system's own rule.
+	// UserTimeout is the same setting as [Dialer.UserTimeout], for each accepted connection. 0: the system's
+	// own rule.
 	UserTimeout time.Duration
 }
 
@@ -67,7 +69,7 @@ func (l *listener) Accept() (net.Conn, error) {
 
 // AcceptTCP is here so that a caller who asks the listener for it gets the same connections as from Accept.
 func (l *listener) AcceptTCP() (*net.TCPConn, error) {
-	return retry(l.done, l.acceptOne)
+	return accept.Retry(l.done, l.acceptOne)
 }
 
 func (l *listener) acceptOne() (*net.TCPConn, error) {

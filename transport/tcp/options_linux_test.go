@@ -31,7 +31,7 @@ func TestSocketOptions(t *testing.T) {
 		require.Equal(t, 1, option(t, c, unix.IPPROTO_TCP, unix.TCP_NODELAY))
 		require.Equal(t, 1, option(t, c, unix.SOL_SOCKET, unix.SO_KEEPALIVE))
 		require.Equal(t, 15, option(t, c, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE))
-		require.Equal(t, 30_000, option(t, c, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT))
+		require.Equal(t, 0, option(t, c, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT), "it would kill peers that only pause")
 	}
 }
 
@@ -39,9 +39,9 @@ func TestSocketOptionsChosen(t *testing.T) {
 	ka := net.KeepAliveConfig{Enable: true, Idle: 7 * time.Second}
 	client, server := pair(t,
 		tcp.Dialer{UserTimeout: 5 * time.Second, NetDialer: &net.Dialer{KeepAliveConfig: ka}},
-		&tcp.Config{UserTimeout: -1, ListenConfig: &net.ListenConfig{KeepAliveConfig: ka}})
+		&tcp.Config{UserTimeout: 9 * time.Second, ListenConfig: &net.ListenConfig{KeepAliveConfig: ka}})
 	require.Equal(t, 5_000, option(t, client, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT))
-	require.Equal(t, 0, option(t, server, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT))
+	require.Equal(t, 9_000, option(t, server, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT))
 	require.Equal(t, 7, option(t, client, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE))
 	require.Equal(t, 7, option(t, server, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE))
 }

@@ -22,9 +22,9 @@ const (
 // Conn is a TLS connection whose handshake is done. It is a [net.Conn] of which all methods may be called from several
 // goroutines at once.
 //
-// It does as crypto/tls's own Conn does, with three differences. A Write that met its deadline does not spoil the connection:
-// a later one goes on where it stopped. An alert of the peer, read as an error, is a crypto/tls.AlertError to errors.As. And
-// Close waits for a peer that does not read for one second at most.
+// It does as crypto/tls's own Conn does, with four differences. A Write that met its deadline does not spoil the connection:
+// a later one goes on where it stopped. An alert of the peer, read as an error, is a crypto/tls.AlertError to errors.As. The
+// end of a connection is io.EOF only if the peer said so. And Close waits for a peer that does not read for one second at most.
 type Conn struct {
 	tls  *tls.Conn
 	wire *wire
@@ -34,6 +34,8 @@ type Conn struct {
 	mu            sync.Mutex
 	writeDeadline time.Time // as the caller set it
 }
+
+var errTruncated = fmt.Errorf("tls: the connection ended without close_notify: %w", io.ErrUnexpectedEOF)
 
 func newConn(raw net.Conn, cfg *tls.Config, role func(net.Conn, *tls.Config) *tls.Conn) *Conn {
 	w := &wire{Conn: raw}
@@ -57,10 +59,18 @@ func (c *Conn) RemoteAddr() net.Addr { return c.wire.RemoteAddr() }
 
 // Read reads what the peer wrote. It blocks until there is something, the peer has closed its side (io.EOF), the read
 // deadline passes, or the connection is closed.
+//
+// A connection that ended without the peer's close_notify is an error that matches io.ErrUnexpectedEOF, wherever it ended: somebody
+// on the way may have cut it off, or the peer died.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.tls.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
+	switch {
+	case err == nil:
+	case !errors.Is(err, io.EOF):
 		err = withAlert(err)
+	case c.wire.ended.Load():
+		// crypto/tls stops reading at a close_notify: whoever needed the end of the connection saw none.
+		err = errTruncated
 	}
 	return n, err
 }

@@ -79,6 +79,20 @@ func TestClose(t *testing.T) {
 	require.ErrorIs(t, err, io.EOF)
 }
 
+// Whoever can cut the connection cannot make it look like the peer's own end.
+func TestConnectionCutBetweenRecords(t *testing.T) {
+	client, server := pair(t)
+	_, err := server.Write([]byte("a whole record"))
+	require.NoError(t, err)
+	require.NoError(t, server.NetConn().Close())
+	got, err := io.ReadAll(client)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.ErrorContains(t, err, "without close_notify")
+	require.Equal(t, "a whole record", string(got))
+	_, err = client.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+}
+
 // stalled returns a client whose peer has done its handshake and reads nothing more: each byte written waits.
 func stalled(t *testing.T) *tls.Conn {
 	t.Helper()

@@ -23,6 +23,6 @@
 // crypto/tls.AlertError. Note that TLS 1.3 lets a client finish before the server has looked at its certificate: a server's
 // refusal of it arrives with the client's first Read.
 //
-// TLS tells the end of a stream from its loss only if Close's close_notify arrives; like crypto/tls, a Conn reads io.EOF
-// also where a connection is cut between two records. Whoever needs to know has an end of its own in the stream.
+// A stream ends with io.EOF only if the peer said so, by close_notify. One that is cut, even between two records, where
+// crypto/tls sees no difference, is io.ErrUnexpectedEOF.
 package tls

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/towline-mq/towline/transport/internal/accept"
 	"github.com/towline-mq/towline/transport/tcp"
 )
 
@@ -19,9 +20,6 @@ const (
 
 	// maxReady is how many connections may wait for Accept before the listener stops to take more.
 	maxReady = 128
-
-	minAcceptWait = 5 * time.Millisecond
-	maxAcceptWait = time.Second
 
 	// A connection that is closed with bytes unread is reset, which may destroy the alert that says why. So a refused
 	// peer gets this long, and may send this much, before that.
@@ -214,16 +212,16 @@ func (l *listener) Close() error {
 
 // acceptAll turns what inner accepts into handshakes, until inner is closed or fails for good.
 func (l *listener) acceptAll() {
-	wait := minAcceptWait
+	wait := accept.MinWait
 	for l.waitForRoom() {
 		raw, err := l.inner.Accept()
 		switch {
 		case err == nil:
-			wait = minAcceptWait
+			wait = accept.MinWait
 			l.begin(raw)
 		case temporary(err):
 			l.pause(wait)
-			wait = min(2*wait, maxAcceptWait)
+			wait = min(2*wait, accept.MaxWait)
 		default:
 			l.mu.Lock()
 			l.err = err
@@ -236,6 +234,9 @@ func (l *listener) acceptAll() {
 
 // temporary tells whether an error of a listener that we know nothing about is worth another try.
 func temporary(err error) bool {
+	if accept.Passing(err) {
+		return true
+	}
 	ne, ok := errors.AsType[net.Error](err)
 	return ok && ne.Temporary() //nolint:staticcheck // deprecated for its vagueness, but what listeners have for this, and net/http's own test
 }

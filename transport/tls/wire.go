@@ -2,9 +2,11 @@ package tls
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 )
 
 // maxRest bounds what a wire keeps. One Write's piece makes some 17 KiB of it; the rest is room for what crypto/tls sends by
@@ -16,12 +18,24 @@ const maxRest = 64 << 10
 // sends it before anything else later on.
 //
 // Invariant: bytes reach the connection in the order in which crypto/tls wrote them, none twice, none left out.
+//
+// It also remembers whether the connection ended, which crypto/tls, for the sake of old web servers, takes for the peer's goodbye.
 type wire struct {
 	net.Conn
+
+	ended atomic.Bool // Read has returned io.EOF
 
 	mu   sync.Mutex
 	rest []byte // taken from crypto/tls, not yet by the connection
 	cut  error  // the timeout that made or kept rest; nil if there is none
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if errors.Is(err, io.EOF) {
+		w.ended.Store(true)
+	}
+	return n, err
 }
 
 func (w *wire) Write(p []byte) (int, error) {

@@ -10,12 +10,8 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
-	"time"
-)
 
-const (
-	minAcceptWait = 5 * time.Millisecond
-	maxAcceptWait = time.Second
+	"github.com/towline-mq/towline/transport/internal/accept"
 )
 
 // Config holds a listener's settings. Nil, like the zero value, is a working default.
@@ -133,18 +129,7 @@ func (l *listener) Accept() (net.Conn, error) {
 
 // AcceptUnix is here so that a caller who asks the listener for it gets the same patience as from Accept.
 func (l *listener) AcceptUnix() (*net.UnixConn, error) {
-	for wait := minAcceptWait; ; wait = min(2*wait, maxAcceptWait) {
-		c, err := l.UnixListener.AcceptUnix()
-		if err == nil || !passing(err) {
-			return c, err
-		}
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-		case <-l.done:
-			t.Stop() // the next try tells the caller that the listener is closed
-		}
-	}
+	return accept.Retry(l.done, l.UnixListener.AcceptUnix)
 }
 
 // SetUnlinkOnClose is as in [net.UnixListener]: false leaves the file to another process that took the socket over.

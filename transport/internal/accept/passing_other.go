@@ -1,6 +1,6 @@
 //go:build !windows
 
-package tcp
+package accept
 
 import "syscall"
 

@@ -1,4 +1,4 @@
-package tcp
+package accept
 
 import (
 	"errors"
@@ -20,7 +20,7 @@ func TestRetryWaitsLongerEachTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var at []time.Duration
 		start := time.Now()
-		got, err := retry(nil, func() (int, error) {
+		got, err := Retry(nil, func() (int, error) {
 			at = append(at, time.Since(start))
 			if len(at) < 11 {
 				return 0, passingError()
@@ -40,7 +40,7 @@ func TestRetryEndsWithClose(t *testing.T) {
 		done := make(chan struct{})
 		result := make(chan error)
 		go func() {
-			_, err := retry(done, func() (int, error) {
+			_, err := Retry(done, func() (int, error) {
 				select {
 				case <-done:
 					return 0, net.ErrClosed
@@ -50,7 +50,7 @@ func TestRetryEndsWithClose(t *testing.T) {
 			})
 			result <- err
 		}()
-		synctest.Wait() // retry is in a wait now
+		synctest.Wait() // Retry is in a wait now
 		start := time.Now()
 		close(done)
 		require.ErrorIs(t, <-result, net.ErrClosed)
@@ -60,25 +60,7 @@ func TestRetryEndsWithClose(t *testing.T) {
 
 func TestRetryPassesOnWhatIsFinal(t *testing.T) {
 	for _, final := range []error{net.ErrClosed, os.ErrDeadlineExceeded, errors.New("other")} {
-		_, err := retry(nil, func() (int, error) { return 0, final })
+		_, err := Retry(nil, func() (int, error) { return 0, final })
 		require.ErrorIs(t, err, final)
-	}
-}
-
-func TestUserTimeoutMillis(t *testing.T) {
-	for _, c := range []struct {
-		d   time.Duration
-		ms  int
-		set bool
-	}{
-		{0, 30_000, true},
-		{-1, 0, false},
-		{time.Nanosecond, 1, true},
-		{time.Minute, 60_000, true},
-		{10_000 * time.Hour, 1<<31 - 1, true},
-	} {
-		ms, set := userTimeoutMillis(c.d)
-		require.Equal(t, c.ms, ms, c.d)
-		require.Equal(t, c.set, set, c.d)
 	}
 }
