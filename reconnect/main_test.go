@@ -2,6 +2,7 @@ package reconnect_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"github.com/towline-mq/towline/datagram"
 	"github.com/towline-mq/towline/reconnect"
 	"github.com/towline-mq/towline/transport/mem"
+	towtls "github.com/towline-mq/towline/transport/tls"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,6 +39,7 @@ func pairs() []pair {
 		{"unix", func(tb testing.TB) (net.Conn, net.Conn) {
 			return socketPair(tb, "unix", filepath.Join(tb.TempDir(), "s"))
 		}},
+		{"tls", tlsPair},
 		{"mem", func(testing.TB) (net.Conn, net.Conn) { a, b := mem.Pipe(nil); return a, b }},
 	}
 }
@@ -55,6 +58,21 @@ func socketPair(tb testing.TB, network, addr string) (a, b net.Conn) {
 func tcpPair(tb testing.TB) (a, b net.Conn) {
 	a, b = socketPair(tb, "tcp", "127.0.0.1:0")
 	tb.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+func tlsPair(tb testing.TB) (a, b net.Conn) {
+	cert, err := towtls.SelfSigned()
+	require.NoError(tb, err)
+	ln, err := towtls.Listen(tb.Context(), "127.0.0.1:0", &towtls.Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	require.NoError(tb, err)
+	defer ln.Close()
+	trust := &tls.Config{}
+	require.NoError(tb, towtls.PinFingerprint(trust, towtls.Fingerprint(cert.Leaf)))
+	a, err = towtls.Dialer{Addr: ln.Addr().String(), Config: trust}.DialContext(tb.Context())
+	require.NoError(tb, err)
+	b, err = ln.Accept()
+	require.NoError(tb, err)
 	return a, b
 }
 

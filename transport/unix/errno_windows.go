@@ -1,9 +1,5 @@
 package unix
 
-import (
-	"syscall"
-
-	"golang.org/x/sys/windows"
-)
+import "golang.org/x/sys/windows"
 
 var errRefused error = windows.WSAECONNREFUSED
