@@ -176,6 +176,9 @@ func (c *client) lost(err error) error {
 	if awaited > 0 && max(c.o.chunk, c.o.size) > datagram.DefaultMaxPayload {
 		hint = "; the server may take no payloads of this size, see echo-server --max-size"
 	}
+	if c.o.connect.Scheme == endpoint.TCP && counts.received == 0 {
+		hint += "; if it speaks TLS, connect to tls://" + c.o.connect.Addr
+	}
 	var frame *datagram.FrameError
 	switch {
 	case err == io.EOF:

@@ -80,7 +80,17 @@ func Version(name string) string {
 // Interruptible returns a context that the first SIGINT or SIGTERM ends. From then on these signals do what they do
 // by default, so that a second one ends the process at once.
 func Interruptible() context.Context {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		// Before the context ends: whoever sees it ended may send the second signal.
+		signal.Stop(signals)
+		if len(signals) > 0 {
+			os.Exit(Failed)
+		}
+		cancel()
+	}()
 	return ctx
 }

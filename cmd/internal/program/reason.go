@@ -31,9 +31,9 @@ func Reason(err error) string {
 	if alert, ok := errors.AsType[tls.AlertError](err); ok {
 		switch alert {
 		case alertCertificateRequired:
-			return "the server wants a client certificate; give --tls-cert and --tls-key"
+			return "the server wants a client certificate that its authorities signed; give --tls-cert and --tls-key"
 		case alertBadCertificate, alertCertificateExpired, alertUnknownCertificate, alertUnknownCA:
-			return "the server does not trust the client certificate; give one that it does with --tls-cert and --tls-key"
+			return "the server does not trust the certificate of --tls-cert"
 		}
 	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
