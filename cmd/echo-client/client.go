@@ -113,17 +113,17 @@ func (c *client) run(ctx context.Context) error {
 			}
 		case err := <-received:
 			received <- nil
+			over := interrupt == nil
 			select {
 			case <-c.allSent:
+				over = true
 				if failed == nil {
 					failed = c.inputErr
 				}
-				if _, awaited := c.tracker.counts(); err == io.EOF && awaited == 0 {
-					return finish(failed)
-				}
 			default:
 			}
-			if failed == nil {
+			_, awaited := c.tracker.counts()
+			if failed == nil && !(over && awaited == 0 && err == io.EOF) {
 				failed = c.lost(err)
 			}
 			return finish(failed)

@@ -40,6 +40,7 @@ func buildAndRun(m *testing.M) int {
 	args := []string{"build", "-o", dir + string(filepath.Separator)}
 	if race {
 		args = append(args, "-race")
+		os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")) // else each process takes a second to end
 	}
 	build := exec.Command("go", append(args, "../../cmd/echo-server", "../../cmd/echo-client")...)
 	if out, err := build.CombinedOutput(); err != nil {
