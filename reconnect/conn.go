@@ -152,12 +152,24 @@ func (c *Conn) Close(ctx context.Context) error {
 	}
 	c.w.chanEnd(ctx)
 	c.in.stop()
-	err := c.out.finish(ctx)
-	if err == nil {
-		c.in.linger(ctx)
+	if err := c.out.finish(ctx); err != nil {
+		c.fail(ErrClosed)
+		return err
 	}
-	c.fail(ErrClosed)
-	return err
+	c.in.linger(ctx)
+	c.end(ErrClosed, func() {
+		// A transport may wait here until the peer's machine has everything, within a bound of its own: QUIC's 5 s.
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			_ = c.nc.Close() // everything was written, and the peer told
+		}()
+		select {
+		case <-closed:
+		case <-ctx.Done():
+		}
+	})
+	return nil
 }
 
 // CloseNow closes the connection at once. What was accepted and is not yet written is lost. It is idempotent, waits for nothing, and returns nil.
@@ -180,8 +192,11 @@ func (c *Conn) beginClose() bool {
 	}
 }
 
-// fail ends the connection, for the first reason given, and wakes everybody.
-func (c *Conn) fail(err error) {
+// fail ends the connection at once, for the first reason given.
+func (c *Conn) fail(err error) { c.end(err, func() { closeNow(c.nc) }) }
+
+// end wakes everybody and closes the stream. Only the first call counts.
+func (c *Conn) end(err error, closeStream func()) {
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
@@ -192,13 +207,20 @@ func (c *Conn) fail(err error) {
 
 	c.out.end(err)
 	c.in.end(err)
-	// Closing comes after both sides know the reason, so that nobody takes it for an error of its own. The
-	// stream below goes first: a polite goodbye, such as TLS sends, could wait for a peer that does not read.
-	if below, ok := c.nc.(interface{ NetConn() net.Conn }); ok {
-		_ = below.NetConn().Close() // given up: there is nobody to tell
-	}
-	_ = c.nc.Close()
+	closeStream() // only now that both sides know the reason, so that nobody takes the closing for an error of its own
 	close(c.done)
+}
+
+// closeNow closes a stream without waiting for its peer: TLS would say goodbye to one that may not read, and QUIC wait until
+// its machine has everything. Nothing can be done about an error.
+func closeNow(nc net.Conn) {
+	switch nc := nc.(type) {
+	case interface{ CloseNow() error }:
+		_ = nc.CloseNow()
+	case interface{ NetConn() net.Conn }:
+		_ = nc.NetConn().Close()
+	}
+	_ = nc.Close()
 }
 
 // signal wakes everybody who waits for a state to change. It is guarded by the mutex that guards that state.

@@ -15,6 +15,7 @@ import (
 	"github.com/towline-mq/towline/datagram"
 	"github.com/towline-mq/towline/reconnect"
 	"github.com/towline-mq/towline/transport/mem"
+	"github.com/towline-mq/towline/transport/quic"
 	towtls "github.com/towline-mq/towline/transport/tls"
 )
 
@@ -40,6 +41,7 @@ func pairs() []pair {
 			return socketPair(tb, "unix", filepath.Join(tb.TempDir(), "s"))
 		}},
 		{"tls", tlsPair},
+		{"quic", quicPair},
 		{"mem", func(testing.TB) (net.Conn, net.Conn) { a, b := mem.Pipe(nil); return a, b }},
 	}
 }
@@ -70,6 +72,21 @@ func tlsPair(tb testing.TB) (a, b net.Conn) {
 	trust := &tls.Config{}
 	require.NoError(tb, towtls.PinFingerprint(trust, towtls.Fingerprint(cert.Leaf)))
 	a, err = towtls.Dialer{Addr: ln.Addr().String(), Config: trust}.DialContext(tb.Context())
+	require.NoError(tb, err)
+	b, err = ln.Accept()
+	require.NoError(tb, err)
+	return a, b
+}
+
+func quicPair(tb testing.TB) (a, b net.Conn) {
+	cert, err := towtls.SelfSigned()
+	require.NoError(tb, err)
+	ln, err := quic.Listen(tb.Context(), "127.0.0.1:0", &quic.Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	require.NoError(tb, err)
+	tb.Cleanup(func() { ln.Close() })
+	trust := &tls.Config{}
+	require.NoError(tb, towtls.PinFingerprint(trust, towtls.Fingerprint(cert.Leaf)))
+	a, err = quic.Dialer{Addr: ln.Addr().String(), Config: trust}.DialContext(tb.Context())
 	require.NoError(tb, err)
 	b, err = ln.Accept()
 	require.NoError(tb, err)

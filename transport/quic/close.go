@@ -94,6 +94,14 @@ func (c *Conn) Close() error {
 	return c.failure("close", err)
 }
 
+// CloseNow is Close that does not wait, as after SetLinger(0): what the peer has not received yet is dropped.
+func (c *Conn) CloseNow() error {
+	if err := c.SetLinger(0); err != nil {
+		return err
+	}
+	return c.Close()
+}
+
 // abort closes the QUIC connection, without a wait for anything. What is in flight is lost.
 func (c *Conn) abort(code quicgo.ApplicationErrorCode, text string) {
 	_ = c.qc.CloseWithError(code, text) // never fails

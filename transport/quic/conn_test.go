@@ -93,8 +93,8 @@ func TestAbort(t *testing.T) {
 	eachWay(t, func(t *testing.T, a, b *Conn) {
 		_, err := a.Write([]byte("x"))
 		require.NoError(t, err)
-		require.NoError(t, a.SetLinger(0))
-		require.NoError(t, a.Close())
+		require.NoError(t, a.CloseNow())
+		require.ErrorIs(t, a.CloseNow(), net.ErrClosed)
 		for err == nil {
 			_, err = b.Read(make([]byte, 1))
 		}
