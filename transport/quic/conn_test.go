@@ -105,6 +105,26 @@ func TestAbort(t *testing.T) {
 	})
 }
 
+// CloseNow also ends the wait of a Close that has begun.
+func TestCloseNowDuringClose(t *testing.T) {
+	a, b := listen(t, nil).pair(t)
+	require.NoError(t, a.SetWriteDeadline(time.Now().Add(200*time.Millisecond)))
+	var err error
+	for err == nil { // until the window of b, which nobody reads, is full
+		_, err = a.Write(make([]byte, 1000))
+	}
+	require.NoError(t, a.SetLinger(3600))
+	errs := make(chan error)
+	go func() { errs <- a.Close() }()
+	<-a.closed
+	require.ErrorIs(t, a.CloseNow(), net.ErrClosed)
+	require.ErrorIs(t, <-errs, net.ErrClosed, "cut short here")
+	for err = nil; err == nil; {
+		_, err = b.Read(make([]byte, 1<<20))
+	}
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+}
+
 // A peer whose program never reads holds Close up for the linger time, and no longer.
 func TestCloseGivesUp(t *testing.T) {
 	a, b := listen(t, nil).pair(t)
@@ -148,6 +168,8 @@ func TestDeadlines(t *testing.T) {
 		timedOut(t, <-errs)
 
 		// So is a blocked Write, and the connection goes on.
+		_, err = a.Write([]byte("x"))
+		require.NoError(t, err)
 		go func() {
 			var err error
 			for err == nil {
