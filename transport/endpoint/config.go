@@ -16,7 +16,7 @@ type Config struct {
 	// dialer without one trusts the system's authorities.
 	TLS *tls.Config
 
-	// GetTLS, if not nil, is asked at each dial over tls for what TLS would otherwise be, and at each Dialer call over quic.
+	// GetTLS, if not nil, is asked at each dial over tls and quic for what TLS would otherwise be.
 	// tls.Files.Client is such a function.
 	GetTLS func() (*tls.Config, error)
 

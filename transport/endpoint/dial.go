@@ -15,8 +15,8 @@ import (
 // Dialer returns a dialer for the URL, one of the value types tcp.Dialer, tls.Dialer, quic.Dialer, unix.Dialer and mem.Dialer. It does not dial yet. Cfg may
 // be nil.
 //
-// The error is an *Error for a URL that nobody can dial, such as one with port 0 or the zero URL, mem.ErrNoNetwork for mem without a
-// network, or GetTLS's.
+// The error is an *Error for a URL that nobody can dial, such as one with port 0 or the zero URL, or mem.ErrNoNetwork for mem without a
+// network.
 func (u URL) Dialer(cfg *Config) (transport.Dialer, error) {
 	if cfg == nil {
 		cfg = new(Config)
@@ -33,14 +33,7 @@ func (u URL) Dialer(cfg *Config) (transport.Dialer, error) {
 			Addr: u.Addr, Config: cfg.TLS, GetConfig: cfg.GetTLS, Under: under, HandshakeTimeout: cfg.HandshakeTimeout,
 		}, nil
 	case QUIC:
-		conf := cfg.TLS
-		if cfg.GetTLS != nil {
-			var err error
-			if conf, err = cfg.GetTLS(); err != nil {
-				return nil, err
-			}
-		}
-		return quic.Dialer{Addr: u.Addr, Config: conf, HandshakeTimeout: cfg.HandshakeTimeout}, nil
+		return quic.Dialer{Addr: u.Addr, Config: cfg.TLS, GetConfig: cfg.GetTLS, HandshakeTimeout: cfg.HandshakeTimeout}, nil
 	case Unix:
 		return unix.Dialer{Path: u.Addr}, nil
 	case Mem:

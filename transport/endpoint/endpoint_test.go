@@ -78,12 +78,12 @@ func TestEveryTransport(t *testing.T) {
 func TestGetTLS(t *testing.T) {
 	want := errors.New("no certificate today")
 	cfg := &endpoint.Config{GetTLS: func() (*tls.Config, error) { return nil, want }}
-	_, err := endpoint.Dialer("quic://localhost:7000", cfg)
-	assert.ErrorIs(t, err, want)
-	d, err := endpoint.Dialer("tls://localhost:7000", cfg)
-	require.NoError(t, err, "tls asks at each dial")
-	_, err = d.DialContext(t.Context())
-	assert.ErrorIs(t, err, want)
+	for _, url := range []string{"quic://localhost:7000", "tls://localhost:7000"} {
+		d, err := endpoint.Dialer(url, cfg)
+		require.NoError(t, err, "it is asked at each dial")
+		_, err = d.DialContext(t.Context())
+		assert.ErrorIs(t, err, want)
+	}
 }
 
 func TestDialerErrors(t *testing.T) {

@@ -22,6 +22,10 @@ type Dialer struct {
 	// if it is empty, NextProtos is "towline/1" if it is empty, and the version is TLS 1.3 at least.
 	Config *tls.Config
 
+	// GetConfig, if not nil, is called at each dial for what Config would otherwise be, such as the method Client of a tls.Files,
+	// which reads files that have changed.
+	GetConfig func() (*tls.Config, error)
+
 	// Socket is the UDP socket to dial from. Nil means one of its own for each connection, closed with it.
 	Socket *Socket
 
@@ -51,7 +55,13 @@ func (d Dialer) DialContext(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: "quic", Err: err}
 	}
-	conf := dialerTLS(d.Config, host)
+	conf := d.Config
+	if d.GetConfig != nil {
+		if conf, err = d.GetConfig(); err != nil {
+			return nil, err
+		}
+	}
+	conf = dialerTLS(conf, host)
 	s := scene{handshake: times.handshake, idle: times.idle, protos: conf.NextProtos, peer: d.Addr}
 	fail := func(addr net.Addr, err error) error {
 		return &net.OpError{Op: "dial", Net: "quic", Addr: addr, Err: err}

@@ -2,6 +2,7 @@ package quic
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -53,6 +54,24 @@ func TestManyDialsOverOneSocket(t *testing.T) {
 	}
 	wg.Wait()
 	require.Len(t, seen, dials)
+}
+
+func TestGetConfig(t *testing.T) {
+	e := listen(t, nil)
+	d := e.dialer()
+	conf, asked := d.Config, 0
+	d.Config = nil
+	d.GetConfig = func() (*tls.Config, error) { asked++; return conf, nil }
+	for range 2 {
+		conn, err := d.DialContext(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, conn.(*Conn).CloseNow())
+	}
+	require.Equal(t, 2, asked)
+	broken := errors.New("no such file")
+	d.GetConfig = func() (*tls.Config, error) { return nil, broken }
+	_, err := d.DialContext(t.Context())
+	require.ErrorIs(t, err, broken)
 }
 
 func TestSocketClose(t *testing.T) {
