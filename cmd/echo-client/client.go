@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,6 +24,8 @@ const (
 	// graceTime is how long the client still listens, for duplicates, to a server that has sent everything back and does not close; and
 	// for what is on its way after Ctrl-C.
 	graceTime = time.Second
+	// slowest is the rate, in bytes a second, at which a slow line may still carry what is on its way.
+	slowest = 64 << 10
 	// highestRTT is the longest round trip that the histogram tells from longer ones.
 	highestRTT = time.Hour
 )
@@ -40,6 +43,8 @@ type client struct {
 	stop     chan struct{} // closed when no more is to be sent
 	allSent  chan struct{} // closed by send when nothing is left to be sent, before it tells the server
 	inputErr error         // why that is so, if not the end of the input; to be read when allSent is closed
+
+	writing atomic.Bool // receive is busy with the output
 
 	// Owned by receive, and free to be read when it has ended.
 	lastByte byte // written to out; newline at first
@@ -92,6 +97,7 @@ func (c *client) run(ctx context.Context) error {
 		wait      = c.o.wait
 		tick      = time.NewTicker(50 * time.Millisecond)
 		since     time.Time // when the last datagram had been sent
+		stalled   time.Time // when the output was last seen to hold things up
 	)
 	defer tick.Stop()
 	finish := func(err error) error {
@@ -140,20 +146,22 @@ func (c *client) run(ctx context.Context) error {
 				go c.closeSend()
 			}
 		case <-tick.C:
-			if sending {
-				continue
+			if c.writing.Load() {
+				stalled = time.Now() // whoever reads the output takes their time: nothing can come back meanwhile
 			}
 			counts, awaited := c.tracker.counts()
-			quiet := time.Since(c.start.Add(counts.last))
-			if since := time.Since(since); since < quiet {
-				quiet = since
+			n, bytes := c.tracker.onTheWay()
+			patience := wait
+			if interrupt != nil {
+				patience += time.Duration(bytes) * time.Second / slowest
 			}
+			quiet := min(time.Since(c.start.Add(counts.moved)), time.Since(stalled))
 			switch {
-			case awaited == 0 && quiet >= graceTime:
+			case !sending && awaited == 0 && min(quiet, time.Since(since)) >= graceTime:
 				return finish(failed)
-			case awaited > 0 && quiet >= wait:
+			case (n > 0 || !sending && awaited > 0) && quiet >= patience:
 				if failed == nil && interrupt != nil {
-					failed = fmt.Errorf("nothing came back for %v; gave up on %s", wait, plural(awaited, "datagram"))
+					failed = fmt.Errorf("nothing came back for %v; gave up on %s", patience.Round(time.Millisecond), plural(awaited, "datagram"))
 				}
 				return finish(failed)
 			}
@@ -263,7 +271,10 @@ func (c *client) receive() error {
 		}
 		bare := c.tracker.check(batch[:n], c.clock())
 		if c.out != nil {
-			if err := c.write(batch[:n], bare); err != nil {
+			c.writing.Store(true)
+			err := c.write(batch[:n], bare)
+			c.writing.Store(false)
+			if err != nil {
 				return &outputError{err}
 			}
 		}

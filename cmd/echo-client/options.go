@@ -80,7 +80,7 @@ func parse(args []string) (*options, error) {
 	fs.IntVar(&o.size, "size", defaultSize, "load mode: `BYTES` in each payload")
 	fs.IntVar(&o.inflight, "inflight", defaultInflight, "at most `K` datagrams on their way at once; also at most 32 MB, but for one that is larger")
 	fs.Float64Var(&o.rate, "rate", 0, "send `R` datagrams a second; 0: as fast as they come back")
-	fs.DurationVar(&o.wait, "wait", 30*time.Second, "after the last datagram was sent, give up when for this `time` nothing comes back")
+	fs.DurationVar(&o.wait, "wait", 30*time.Second, "give up when nothing comes back for this `time`, and a second more for each 64 KiB on its way")
 	fs.BoolVar(&o.json, "json", false, "print the summary as JSON, too, as the last line of standard output")
 	plain := fs.Bool("plain", true, "speak bare version-1 datagrams: the only mode so far")
 	fs.BoolVar(&o.versionOnly, "version", false, "print the version")

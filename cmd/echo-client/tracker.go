@@ -57,6 +57,7 @@ type tally struct {
 
 	bytes uint64        // of payloads received
 	last  time.Duration // when something last came back
+	moved time.Duration // when something was last sent or came back
 }
 
 func newTracker(recipient uint16, maxCount int, number func([]byte) (uint64, bool), rtt func(time.Duration)) *tracker {
@@ -77,6 +78,7 @@ func (t *tracker) admit(payloads [][]byte, bare bool, clock func() time.Duration
 		return 0
 	}
 	now := clock()
+	t.tally.moved = now
 	for i, p := range payloads {
 		if !t.room(len(p)) {
 			return i
@@ -123,7 +125,7 @@ func (t *tracker) check(ds []datagram.Datagram, now time.Duration) (bare int) {
 			bare = i
 		}
 	}
-	t.tally.last = now
+	t.tally.last, t.tally.moved = now, now
 	t.changed.Signal()
 	return bare
 }
@@ -213,6 +215,13 @@ func (t *tracker) counts() (c tally, awaited uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.tally, uint64(t.window.len()+len(t.late)) + t.forgot
+}
+
+// onTheWay returns how many datagrams fill the window, and their bytes.
+func (t *tracker) onTheWay() (n, bytes int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.window.len(), t.bytes
 }
 
 // queue is a ring of what is on its way. Its room grows as needed and is a power of two.
