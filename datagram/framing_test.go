@@ -36,7 +36,7 @@ func TestLinesRoundTrip(t *testing.T) {
 		}
 		require.NoError(t, w.Flush())
 		joined := strings.Join(append(all, ""), "\n")
-		require.True(t, joined == string(sink.bytes))
+		require.Equal(t, joined, string(sink.bytes))
 
 		sizes := rapid.SliceOfN(rapid.OneOf(rapid.IntRange(1, 20), rapid.IntRange(100, 70_000)), 1, 8).Draw(t, "reads")
 		got, err := readAll(t, datagram.NewReader(&chunked{data: sink.bytes, sizes: sizes}, lines(0)))

@@ -121,7 +121,7 @@ func pattern(seed, n int) []byte {
 func pair(t testing.TB, network string) (c, s net.Conn) {
 	addr := "127.0.0.1:0"
 	if network == "unix" {
-		dir, err := os.MkdirTemp("", "towline")
+		dir, err := os.MkdirTemp("", "towline") //nolint:usetesting // the names of tests are too long for socket paths
 		require.NoError(t, err)
 		t.Cleanup(func() { os.RemoveAll(dir) })
 		addr = dir + "/s"

@@ -161,8 +161,8 @@ func (r *Reader) parse() (d Datagram, ok bool, err error) {
 // explain adds to the error of a first frame what the peer seems to speak. It adds to a copy: a Framing may return one error
 // value on many connections.
 func (r *Reader) explain(err error) error {
-	var e *FrameError
-	if r.begun || !errors.As(err, &e) || error(e) != err || e.Detail != "" {
+	e, ok := err.(*FrameError) //nolint:errorlint // a wrapped one says more than we could
+	if r.begun || !ok || e.Detail != "" {
 		return err
 	}
 	told := *e

@@ -19,8 +19,9 @@ func TestChannels(t *testing.T) {
 	overPairs(t, nil, func(t *testing.T, a, b *reconnect.Conn) {
 		const n = 3000
 		ctx := bounded(t)
-		require.Equal(t, a.Writer().C(), a.Writer().C())
-		require.Equal(t, b.Reader().C(), b.Reader().C())
+		w, r := a.Writer().C(), b.Reader().C()
+		require.Equal(t, w, a.Writer().C(), "always the same")
+		require.Equal(t, r, b.Reader().C())
 		go func() {
 			out := a.Writer().C()
 			for i := range n {

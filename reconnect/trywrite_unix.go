@@ -3,6 +3,7 @@
 package reconnect
 
 import (
+	"errors"
 	"os"
 	"syscall"
 )
@@ -26,7 +27,7 @@ func newSocketWriter(nc syscall.Conn) tryWriter {
 	w.write = func(fd uintptr) bool {
 		for {
 			w.n, w.err = syscall.Write(int(fd), w.p)
-			if w.err != syscall.EINTR {
+			if !errors.Is(w.err, syscall.EINTR) {
 				return true
 			}
 		}

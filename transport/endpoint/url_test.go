@@ -123,7 +123,7 @@ func TestAt(t *testing.T) {
 	assert.Equal(t, "tls://[::1]:7000", u.At(&net.TCPAddr{IP: net.IPv6loopback, Port: 7000}).String())
 	u = endpoint.URL{Scheme: endpoint.Unix, Addr: "@echo"}
 	assert.Equal(t, "unix:@echo", u.At(&net.UnixAddr{Name: "@echo"}).String())
-	assert.Equal(t, "", endpoint.URL{}.String())
+	assert.Empty(t, endpoint.URL{}.String())
 }
 
 func FuzzParse(f *testing.F) {

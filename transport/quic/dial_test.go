@@ -218,7 +218,7 @@ func TestLossyNetwork(t *testing.T) {
 		require.NoError(t, a.Close())
 		got, err := io.ReadAll(b)
 		require.NoError(t, err)
-		require.Equal(t, len(want), len(got))
+		require.Len(t, got, len(want))
 		start := time.Now()
 		require.NoError(t, b.Close())
 		require.Less(t, time.Since(start), defaultLinger/2, "the peer was gone already, and said so")

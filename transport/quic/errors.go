@@ -181,7 +181,7 @@ func (s scene) explainAlert(alert tls.AlertError, e *quicgo.TransportError) erro
 // tlsCause returns the error of crypto/tls inside e, or nil.
 func tlsCause(e *quicgo.TransportError) error {
 	for _, err := range e.Unwrap() {
-		if err != nil && err != net.ErrClosed { //nolint:errorlint // the very value
+		if err != nil && err != net.ErrClosed {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -87,7 +88,7 @@ func checkAddr(ctx context.Context, addr string, listen bool) error {
 	}
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		if ae, ok := err.(*net.AddrError); ok {
+		if ae, ok := errors.AsType[*net.AddrError](err); ok {
 			return bad(ae.Err)
 		}
 		return bad(err.Error())

@@ -26,7 +26,7 @@ var _ transport.Dialer = unix.Dialer{}
 // sock returns a path for a socket in a new directory. Test names are too long for one.
 func sock(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tl")
+	dir, err := os.MkdirTemp("", "tl") //nolint:usetesting // the names of tests are too long for socket paths
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return filepath.Join(dir, "s")
