@@ -278,6 +278,9 @@ func (c *client) receive() error {
 				return &outputError{err}
 			}
 		}
+		for i := range batch[:n] {
+			datagram.Release(batch[i]) // judged and written
+		}
 		clear(batch[:n])
 	}
 }

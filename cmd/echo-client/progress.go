@@ -35,15 +35,17 @@ func (c *client) showProgress(stderr io.Writer) (stop func()) {
 	} else if c.o.duration == 0 {
 		end = int64(min(c.o.count, 1<<62))
 	}
-	bar := progressbar.NewOptions64(end,
+	options := []progressbar.Option{
 		progressbar.OptionSetWriter(stderr),
 		progressbar.OptionShowBytes(bytes),
 		progressbar.OptionShowCount(),
-		progressbar.OptionShowIts(),
-		progressbar.OptionSetItsString("messages"),
 		progressbar.OptionClearOnFinish(),
 		progressbar.OptionSetWidth(30),
-	)
+	}
+	if !bytes { // else the rate is shown in bytes
+		options = append(options, progressbar.OptionShowIts(), progressbar.OptionSetItsString("messages"))
+	}
+	bar := progressbar.NewOptions64(end, options...)
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)

@@ -165,6 +165,9 @@ func (s *server) echo(conn *reconnect.Conn) error {
 			if _, err := w.SendBatch(context.Background(), batch[:n]); err != nil {
 				return err
 			}
+			for i := range batch[:n] {
+				datagram.Release(batch[i]) // SendBatch has copied it
+			}
 			clear(batch[:n]) // not to hold the memory while waiting
 		case ctx != s.drained || s.drained.Err() == nil:
 			return err
