@@ -88,7 +88,8 @@ func (c *client) run(ctx context.Context) error {
 	}
 	sent, received := make(chan struct{}), make(chan error, 1)
 	go func() { c.send(); close(sent) }()
-	go func() { received <- c.receive() }()
+	ended := make(chan struct{}) // receive has
+	go func() { received <- c.receive(); close(ended) }()
 
 	var (
 		failed    error // the first thing that went wrong on this side
@@ -104,7 +105,7 @@ func (c *client) run(ctx context.Context) error {
 		c.stopSending()
 		_ = c.conn.CloseNow() // there is nothing left to flush, or nobody to flush it to
 		select {
-		case <-received:
+		case <-ended:
 		case <-time.After(graceTime): // it is stuck in writing the output
 		}
 		return err
@@ -118,7 +119,6 @@ func (c *client) run(ctx context.Context) error {
 				failed = c.inputErr
 			}
 		case err := <-received:
-			received <- nil
 			over := interrupt == nil
 			select {
 			case <-c.allSent:
@@ -129,7 +129,7 @@ func (c *client) run(ctx context.Context) error {
 			default:
 			}
 			_, awaited := c.tracker.counts()
-			if failed == nil && !(over && awaited == 0 && err == io.EOF) {
+			if failed == nil && (!over || awaited > 0 || err != io.EOF) {
 				failed = c.lost(err)
 			}
 			return finish(failed)
@@ -161,7 +161,7 @@ func (c *client) run(ctx context.Context) error {
 				return finish(failed)
 			case (n > 0 || !sending && awaited > 0) && quiet >= patience:
 				if failed == nil && interrupt != nil {
-					failed = fmt.Errorf("nothing came back for %v; gave up on %s", patience.Round(time.Millisecond), plural(awaited, "datagram"))
+					failed = fmt.Errorf("nothing came back for %v; gave up on %s", patience.Round(time.Millisecond), datagrams(awaited))
 				}
 				return finish(failed)
 			}
@@ -190,22 +190,22 @@ func (c *client) lost(err error) error {
 	var frame *datagram.FrameError
 	switch {
 	case err == io.EOF:
-		return fmt.Errorf("%s closed the connection with %s on the way%s", c.o.name(), plural(awaited, "datagram"), hint)
+		return fmt.Errorf("%s closed the connection with %s on the way%s", c.o.name(), datagrams(awaited), hint)
 	case errors.As(err, &frame):
 		return fmt.Errorf("%s broke the protocol: %s", c.o.name(), program.OneLine(err.Error()))
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("%s closed the connection inside a datagram, with %s on the way%s", c.o.name(), plural(awaited, "datagram"), hint)
+		return fmt.Errorf("%s closed the connection inside a datagram, with %s on the way%s", c.o.name(), datagrams(awaited), hint)
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return fmt.Errorf("%s cut the connection with %s on the way%s", c.o.name(), plural(awaited, "datagram"), hint)
+		return fmt.Errorf("%s cut the connection with %s on the way%s", c.o.name(), datagrams(awaited), hint)
 	}
-	return fmt.Errorf("the connection to %s broke with %s on the way: %s", c.o.name(), plural(awaited, "datagram"), program.Reason(err))
+	return fmt.Errorf("the connection to %s broke with %s on the way: %s", c.o.name(), datagrams(awaited), program.Reason(err))
 }
 
-func plural(n uint64, what string) string {
+func datagrams(n uint64) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 datagram"
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d datagrams", n)
 }
 
 func (c *client) stopSending() {

@@ -15,7 +15,7 @@ func TestPacerDoesNotDrift(t *testing.T) {
 		for i := range 3000 {
 			assert.Equal(t, 1, p.take(1, nil))
 			if i%100 == 50 {
-				time.Sleep(500 * time.Millisecond) // held up: it catches up
+				<-time.After(500 * time.Millisecond) // held up: it catches up
 			}
 		}
 		assert.InDelta(t, 2999.0/30, time.Since(start).Seconds(), 0.001)
@@ -26,9 +26,9 @@ func TestPacerBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &pacer{rate: 1000}
 		assert.Equal(t, 1, p.take(50, nil))
-		time.Sleep(20 * time.Millisecond)
+		<-time.After(20 * time.Millisecond)
 		assert.Equal(t, 20, p.take(50, nil))
-		time.Sleep(100 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 		assert.Equal(t, 50, p.take(50, nil))
 		assert.Equal(t, 50, p.take(50, nil))
 	})

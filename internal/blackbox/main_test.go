@@ -94,29 +94,40 @@ func (l *lines) snapshot() (got []string, ended bool, changed <-chan struct{}) {
 	return append([]string(nil), l.got...), l.ended, l.changed
 }
 
-// wait waits until n lines contain text, and returns the last of them.
-func (l *lines) wait(t testing.TB, text string, n int) string {
-	t.Helper()
+// await waits until n lines contain text. The error says what there was instead.
+func (l *lines) await(text string, n int) error {
 	timeout := time.After(patience)
 	for {
 		got, ended, changed := l.snapshot()
-		found := 0
-		for _, line := range got {
-			if strings.Contains(line, text) {
-				if found++; found == n {
-					return line
-				}
-			}
-		}
-		if ended {
-			require.FailNowf(t, "the process ended", "without %d lines with %q:\n%s", n, text, strings.Join(got, "\n"))
+		switch {
+		case len(containing(got, text)) >= n:
+			return nil
+		case ended:
+			return fmt.Errorf("the process ended without %d lines with %q:\n%s", n, text, strings.Join(got, "\n"))
 		}
 		select {
 		case <-changed:
 		case <-timeout:
-			require.FailNowf(t, "timeout", "waiting for %d lines with %q:\n%s", n, text, strings.Join(got, "\n"))
+			return fmt.Errorf("there are no %d lines with %q:\n%s", n, text, strings.Join(got, "\n"))
 		}
 	}
+}
+
+// wait waits until n lines contain text, and returns the last of them.
+func (l *lines) wait(t testing.TB, text string, n int) string {
+	t.Helper()
+	require.NoError(t, l.await(text, n))
+	got, _, _ := l.snapshot()
+	return containing(got, text)[n-1]
+}
+
+func containing(lines []string, text string) (found []string) {
+	for _, line := range lines {
+		if strings.Contains(line, text) {
+			found = append(found, line)
+		}
+	}
+	return found
 }
 
 func (l *lines) text() string {
