@@ -211,7 +211,7 @@ func (r *Redialer) attempt(ctx context.Context, i int, limit time.Duration) (net
 		return nil, Fatal(errors.New("the dialer returned neither a connection nor an error"))
 	case err == nil:
 		return conn, nil
-	case actx.Err() == context.DeadlineExceeded && !isMarked(err) &&
+	case ctx.Err() == nil && actx.Err() == context.DeadlineExceeded && !isMarked(err) &&
 		(errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)):
 		return nil, &slowError{limit, err}
 	}
