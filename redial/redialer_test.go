@@ -268,7 +268,7 @@ func TestLimits(t *testing.T) {
 					require.Equal(t, c.took, e.Elapsed)
 					require.Equal(t, c.took, time.Since(start), outage)
 					require.True(t, last)
-					require.Equal(t, e.Causes, []error{e.Last})
+					require.Equal(t, []error{e.Last}, e.Causes)
 					require.Equal(t, e.Fatal, redial.IsFatal(err))
 				}
 			})
