@@ -119,7 +119,7 @@ func TestCloseThatCannotSend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := memPair(t, &mem.Config{Buffer: 1 << 10}, nil)
 		ctx := context.Background()
-		for range 100 {
+		for range 50 {
 			require.NoError(t, a.Writer().Send(ctx, datagram.Datagram{Payload: make([]byte, 1<<10)}))
 		}
 		synctest.Wait()

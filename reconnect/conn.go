@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// DefaultSendBuffer is the size of a plain connection's queue unless PlainOptions say otherwise: 1 MiB.
-	DefaultSendBuffer = 1 << 20
+	// DefaultSendBuffer is the size of a plain connection's queue unless PlainOptions say otherwise: 128 KiB. A longer queue is slower, not faster: its
+	// memory falls out of the processor's cache between the sender and the writing.
+	DefaultSendBuffer = 128 << 10
 
 	// lingerTime bounds how long Close waits for the peer to end its side, after all was sent.
 	lingerTime = 5 * time.Second

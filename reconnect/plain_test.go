@@ -63,7 +63,7 @@ func TestEveryFormOfSendAndReceive(t *testing.T) {
 }
 
 func TestPayloadIsTheCallersAgainAfterSend(t *testing.T) {
-	a, b := memPair(t, &mem.Config{Buffer: 128}, nil)
+	a, b := memPair(t, &mem.Config{Buffer: 128}, &reconnect.PlainOptions{SendBuffer: 1 << 20})
 	ctx := bounded(t)
 	payload := make([]byte, 100<<10) // far more than the stream takes at once
 	for i := range 5 {
