@@ -8,7 +8,8 @@ import (
 	"sync"
 )
 
-// segmentSize is the unit in which a Buffer takes memory, and the size of a write to a stream that takes one slice at a time.
+// segmentSize is the unit in which a Buffer takes memory, and the size of a write to a stream that takes one slice at a
+// time.
 const segmentSize = 64 << 10
 
 var segments = sync.Pool{New: func() any { return new([segmentSize]byte) }}
@@ -19,9 +20,9 @@ type segment struct {
 	n int // bytes in use
 }
 
-// Buffer is a queue of encoded frames: Append puts datagrams in, WriteTo moves the bytes to a stream. It takes its memory in pooled
-// pieces of 64 KiB and holds none while it is empty. Writer is a Buffer with a stream of its own; a Buffer alone is
-// for code that appends under a lock and writes outside of it, with two Buffers taking turns.
+// Buffer is a queue of encoded frames: Append puts datagrams in, WriteTo moves the bytes to a stream. It takes its
+// memory in pooled pieces of 64 KiB and holds none while it is empty. Writer is a Buffer with a stream of its own; a
+// Buffer alone is for code that appends under a lock and writes outside of it, with two Buffers taking turns.
 type Buffer struct {
 	limit   uint64
 	framing Framing
@@ -37,8 +38,8 @@ func NewBuffer(o *Options) *Buffer {
 	return &Buffer{limit: o.limit(), framing: o.framing()}
 }
 
-// Append encodes d at the end of the queue, with a copy of its payload. It never blocks. An error means that nothing was added
-// and that the Buffer can go on: it matches ErrTooLarge or ErrFraming.
+// Append encodes d at the end of the queue, with a copy of its payload. It never blocks. An error means that nothing
+// was added and that the Buffer can go on: it matches ErrTooLarge or ErrFraming.
 func (b *Buffer) Append(d Datagram) error {
 	if err := checkSend(len(d.Payload), b.limit); err != nil {
 		return err
@@ -113,15 +114,16 @@ func (b *Buffer) dropEmptyTail() {
 	}
 }
 
-// WriteTo writes what is queued to w, and returns how many bytes w took. It blocks as w does. After an error the bytes that w did not
-// take are still queued, and the next WriteTo goes on after the last byte taken: a stream where that is not what should
-// happen has to be given up.
+// WriteTo writes what is queued to w, and returns how many bytes w took. It blocks as w does. After an error the bytes
+// that w did not take are still queued, and the next WriteTo goes on after the last byte taken: a stream where that is
+// not what should happen has to be given up.
 //
 // Several segments go to a *net.TCPConn or *net.UnixConn in one vectored write. A w that takes less than it was given,
 // without an error, is asked again.
 func (b *Buffer) WriteTo(w io.Writer) (int64, error) { return b.writeTo(w, nil) }
 
-// writeTo writes the queue and then tail, which is not copied and of which nothing is kept. An error loses the rest of tail.
+// writeTo writes the queue and then tail, which is not copied and of which nothing is kept. An error loses the rest of
+// tail.
 func (b *Buffer) writeTo(w io.Writer, tail []byte) (int64, error) {
 	if len(b.segs) > 1 || len(tail) > 0 {
 		switch w.(type) {

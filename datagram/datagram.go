@@ -70,7 +70,8 @@ func headerBits(recipient uint16, payload int) uint64 {
 }
 
 // Append appends the frame of d to dst and returns the longer slice. A payload that the size field cannot express,
-// 4,294,967,292 bytes or more, is an error that matches ErrTooLarge, and dst is returned as it was. The payload is copied.
+// 4,294,967,292 bytes or more, is an error that matches ErrTooLarge, and dst is returned as it was. The payload is
+// copied.
 func Append(dst []byte, d Datagram) ([]byte, error) {
 	if err := checkSend(len(d.Payload), maxWirePayload); err != nil {
 		return dst, err
@@ -81,8 +82,8 @@ func Append(dst []byte, d Datagram) ([]byte, error) {
 
 // Parse takes the frame at the start of src. The payload is a slice of src, and rest is what follows the frame.
 //
-// An empty src is io.EOF; one that ends before its first frame does is io.ErrUnexpectedEOF. A frame that breaks the rules of
-// the wire is a *FrameError. On any error rest is src. There is no limit on the payload other than src.
+// An empty src is io.EOF; one that ends before its first frame does is io.ErrUnexpectedEOF. A frame that breaks the
+// rules of the wire is a *FrameError. On any error rest is src. There is no limit on the payload other than src.
 func Parse(src []byte) (d Datagram, rest []byte, err error) {
 	if len(src) == 0 {
 		return Datagram{}, src, io.EOF
@@ -97,11 +98,12 @@ func Parse(src []byte) (d Datagram, rest []byte, err error) {
 	return d, src[n:], nil
 }
 
-// parse takes the frame at the start of src. n is its length, or 0 if src holds only a part of it: need is then the length
-// that src must reach before anything more can be said.
+// parse takes the frame at the start of src. n is its length, or 0 if src holds only a part of it: need is then the
+// length that src must reach before anything more can be said.
 //
-// A header is judged as soon as the bytes that condemn it are there: size after 4 bytes, version and then the limit after 6. What
-// is said so does not depend on how the stream was cut, and the 7 bytes of a TLS alert are enough to name it.
+// A header is judged as soon as the bytes that condemn it are there: size after 4 bytes, version and then the limit
+// after 6. What is said so does not depend on how the stream was cut, and the 7 bytes of a TLS alert are enough to name
+// it.
 func parse(src []byte, limit uint64) (d Datagram, n, need int, err error) {
 	if len(src) < 4 {
 		return Datagram{}, 0, 4, nil

@@ -10,9 +10,9 @@
 // and 0.3, with one freedom more: a payload may be empty, which connect-rs peers cannot take.
 //
 // [Append] and [Parse] work on slices. [Reader] takes datagrams from an [io.Reader], whatever the boundaries of its
-// reads; [Writer] puts them on an [io.Writer], small ones together and large ones without a copy; [Buffer] is a Writer's
-// queue on its own, for code that decides itself when to write. [Options] sets the largest payload and, where a peer
-// speaks something else, another [Framing] such as [Lines].
+// reads; [Writer] puts them on an [io.Writer], small ones together and large ones without a copy; [Buffer] is a
+// Writer's queue on its own, for code that decides itself when to write. [Options] sets the largest payload and, where
+// a peer speaks something else, another [Framing] such as [Lines].
 //
 //	w := datagram.NewWriter(conn, nil)
 //	err := w.Write(datagram.Datagram{Recipient: 7, Payload: []byte("hello")})

@@ -6,8 +6,8 @@ import (
 	"math"
 )
 
-// Options set what a Reader, a Writer and a Buffer take. Both ends of a stream must agree on them. The zero value, and nil
-// where a pointer is asked for, is the 8-byte header and payloads of up to DefaultMaxPayload.
+// Options set what a Reader, a Writer and a Buffer take. Both ends of a stream must agree on them. The zero value, and
+// nil where a pointer is asked for, is the 8-byte header and payloads of up to DefaultMaxPayload.
 type Options struct {
 	// MaxPayload is the largest payload in bytes, sent or received. 0 or less: DefaultMaxPayload. The largest
 	// possible is 4,294,967,291 (2,147,483,639 where int has 32 bits); higher values mean that.
@@ -32,8 +32,8 @@ func (o *Options) framing() Framing {
 	return o.Framing
 }
 
-// Framing is a codec between datagrams and a stream of bytes. Implementations hold no state of one stream: the same value
-// serves both directions of many connections at once.
+// Framing is a codec between datagrams and a stream of bytes. Implementations hold no state of one stream: the same
+// value serves both directions of many connections at once.
 type Framing interface {
 	// Append appends the frame of d to dst and returns the longer slice. A datagram that cannot be expressed
 	// is an error that matches ErrFraming; dst is then returned as it was. d.Payload must not be kept.
@@ -53,11 +53,11 @@ type Framing interface {
 	Next(src []byte, seen int) (d Datagram, n, need int, err error)
 }
 
-// Lines is a Framing of text: each datagram is a line that ends with a newline, which is not part of the payload, so that nc
-// and telnet can talk to a program. A carriage return stays in the payload.
+// Lines is a Framing of text: each datagram is a line that ends with a newline, which is not part of the payload, so
+// that nc and telnet can talk to a program. A carriage return stays in the payload.
 //
-// A payload that contains a newline cannot be sent, nor can a recipient other than the one given here: both are errors that
-// match ErrFraming. A stream that ends without a newline ended inside a line: io.ErrUnexpectedEOF.
+// A payload that contains a newline cannot be sent, nor can a recipient other than the one given here: both are errors
+// that match ErrFraming. A stream that ends without a newline ended inside a line: io.ErrUnexpectedEOF.
 type Lines struct {
 	// Recipient is the tag of all datagrams: received lines get it, and no other can be sent.
 	Recipient uint16

@@ -60,9 +60,10 @@ const (
 	maxReleased = 24
 )
 
-// Release gives the memory of a payload that a Reader returned back, to receive others in. Calling it is never necessary: memory that is
-// not given back is collected as usual. It helps with payloads of 16 KiB and more, where taking new memory costs as much as
-// reading the bytes; for smaller ones it does nothing. After it nobody may use d.Payload, or any slice of it.
+// Release gives the memory of a payload that a Reader returned back, to receive others in. Calling it is never
+// necessary: memory that is not given back is collected as usual. It helps with payloads of 16 KiB and more, where
+// taking new memory costs as much as reading the bytes; for smaller ones it does nothing. After it nobody may use
+// d.Payload, or any slice of it.
 func Release(d Datagram) {
 	if n := cap(d.Payload); n >= 1<<minReleased && n < 2<<maxReleased {
 		release(d.Payload[:n])

@@ -23,7 +23,8 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// zeros gives n zero bytes behind head, without holding them, and then passing errors for ever: a peer that falls silent.
+// zeros gives n zero bytes behind head, without holding them, and then passing errors for ever: a peer that falls
+// silent.
 type zeros struct {
 	head    []byte
 	n       int

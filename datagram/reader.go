@@ -26,12 +26,12 @@ const (
 
 // Reader takes datagrams from a stream, wherever its reads begin and end.
 //
-// The payloads belong to the caller, for as long as wanted: the Reader never writes to them again. Payloads of small frames
-// that arrived together share one buffer of up to 64 KiB, which lives as long as one of them does; see Datagram.Clone. Who is done with
-// a large one may give its memory back with Release.
+// The payloads belong to the caller, for as long as wanted: the Reader never writes to them again. Payloads of small
+// frames that arrived together share one buffer of up to 64 KiB, which lives as long as one of them does; see
+// Datagram.Clone. Who is done with a large one may give its memory back with Release.
 //
-// Read is all that most callers need. Next and Fill are its two halves, for code that parses under a lock and waits outside of it. A
-// Reader must not be used by two goroutines at once.
+// Read is all that most callers need. Next and Fill are its two halves, for code that parses under a lock and waits
+// outside of it. A Reader must not be used by two goroutines at once.
 type Reader struct {
 	r       io.Reader
 	limit   uint64
@@ -62,9 +62,9 @@ func NewReader(r io.Reader, o *Options) *Reader {
 
 // Read returns the next datagram, and blocks while the stream has none.
 //
-// The end of the stream is io.EOF at a frame's edge and io.ErrUnexpectedEOF inside a frame. A frame that breaks the rules or
-// the limit is a *FrameError. All of these are final. Another error is the stream's own; after one that passes, such as
-// a deadline, Read can be called again and nothing is lost.
+// The end of the stream is io.EOF at a frame's edge and io.ErrUnexpectedEOF inside a frame. A frame that breaks the
+// rules or the limit is a *FrameError. All of these are final. Another error is the stream's own; after one that
+// passes, such as a deadline, Read can be called again and nothing is lost.
 func (r *Reader) Read() (Datagram, error) {
 	for {
 		d, ok, err := r.Next()
@@ -77,8 +77,8 @@ func (r *Reader) Read() (Datagram, error) {
 	}
 }
 
-// Next returns a datagram if one has wholly arrived, and never blocks: false without an error means that Fill is needed. The errors are
-// those of a bad frame, and final.
+// Next returns a datagram if one has wholly arrived, and never blocks: false without an error means that Fill is
+// needed. The errors are those of a bad frame, and final.
 func (r *Reader) Next() (Datagram, bool, error) {
 	have := r.end - r.start
 	if have < r.need || r.large != nil || r.err != nil {
@@ -110,8 +110,9 @@ func (r *Reader) took(to int) {
 	r.begun, r.handed = true, true
 }
 
-// tookLarge is took for a frame that may have had a buffer of its own. The owner of the payload then gets all of that buffer, for Release
-// to give back, and what arrived behind the frame moves to other memory, so that a small payload kept for long does not keep a large one's.
+// tookLarge is took for a frame that may have had a buffer of its own. The owner of the payload then gets all of that
+// buffer, for Release to give back, and what arrived behind the frame moves to other memory, so that a small payload
+// kept for long does not keep a large one's.
 func (r *Reader) tookLarge(from, to int) []byte {
 	slab, alone := r.slab, r.start == 0 && !r.handed && len(r.slab)-to <= peekSize
 	r.took(to)
@@ -158,8 +159,8 @@ func (r *Reader) parse() (d Datagram, ok bool, err error) {
 	return d, true, nil
 }
 
-// explain adds to the error of a first frame what the peer seems to speak. It adds to a copy: a Framing may return one error
-// value on many connections.
+// explain adds to the error of a first frame what the peer seems to speak. It adds to a copy: a Framing may return one
+// error value on many connections.
 func (r *Reader) explain(err error) error {
 	e, ok := err.(*FrameError) //nolint:errorlint // a wrapped one says more than we could
 	if r.begun || !ok || e.Detail != "" {
@@ -173,8 +174,8 @@ func (r *Reader) explain(err error) error {
 // framingSlack is how much longer than the largest payload an unfinished frame of a Framing may be.
 const framingSlack = 4 << 10
 
-// Fill reads from the stream once, so that Next may find more. It blocks as the stream's Read does. It must only be called after Next has said
-// that it needs more.
+// Fill reads from the stream once, so that Next may find more. It blocks as the stream's Read does. It must only be
+// called after Next has said that it needs more.
 //
 // Its errors are those of Read. An error that came with the last bytes is returned by the Fill after them.
 func (r *Reader) Fill() error {
@@ -208,8 +209,8 @@ func (r *Reader) Fill() error {
 	return nil
 }
 
-// fail turns an error of the stream into what the caller is told. Only the end of the stream is final here: whether another error
-// passes is for the stream to say, at the next read.
+// fail turns an error of the stream into what the caller is told. Only the end of the stream is final here: whether
+// another error passes is for the stream to say, at the next read.
 func (r *Reader) fail(err error) error {
 	r.pending = nil
 	if !errors.Is(err, io.EOF) {
@@ -250,8 +251,8 @@ func (r *Reader) grow(n, asked int) {
 // room returns the free memory to read into next. It moves the beginning of a frame to another buffer when the
 // slab cannot take the rest.
 //
-// Invariant: what is returned is at most maxAhead long, and so is what is newly allocated but for what it takes over. (A Framing
-// may cost as much again as has arrived.)
+// Invariant: what is returned is at most maxAhead long, and so is what is newly allocated but for what it takes
+// over. (A Framing may cost as much again as has arrived.)
 func (r *Reader) room() []byte {
 	have := r.end - r.start
 	if have == 0 && !r.handed {

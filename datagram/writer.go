@@ -4,19 +4,19 @@ import (
 	"io"
 )
 
-// Writer puts datagrams on a stream. Small ones are gathered until 64 KiB are there or Flush is called; the payload of a large one is
-// written from where it lies.
+// Writer puts datagrams on a stream. Small ones are gathered until 64 KiB are there or Flush is called; the payload of
+// a large one is written from where it lies.
 //
-// A write that fails may have left a part of a frame behind it. From then on every call returns that error: the stream is to be
-// closed. A Writer must not be used by two goroutines at once.
+// A write that fails may have left a part of a frame behind it. From then on every call returns that error: the stream
+// is to be closed. A Writer must not be used by two goroutines at once.
 type Writer struct {
 	w   io.Writer
 	b   *Buffer
 	err error
 }
 
-// NewWriter returns a Writer on w. nil Options are the defaults. It holds no memory for frames until there are some. On a *net.TCPConn and
-// a *net.UnixConn it uses vectored writes.
+// NewWriter returns a Writer on w. nil Options are the defaults. It holds no memory for frames until there are some. On
+// a *net.TCPConn and a *net.UnixConn it uses vectored writes.
 func NewWriter(w io.Writer, o *Options) *Writer {
 	return &Writer{w: w, b: NewBuffer(o)}
 }
@@ -24,8 +24,8 @@ func NewWriter(w io.Writer, o *Options) *Writer {
 // Write adds d. It blocks while the stream does, if 64 KiB or more are waiting then. No reference to the payload is
 // kept after the call, and a payload of over 64 KiB is not copied but for its beginning.
 //
-// An error that matches ErrTooLarge or ErrFraming means that nothing of d was written and that the Writer can go on. Any
-// other is the stream's, and final.
+// An error that matches ErrTooLarge or ErrFraming means that nothing of d was written and that the Writer can go on.
+// Any other is the stream's, and final.
 func (w *Writer) Write(d Datagram) error {
 	if w.err != nil {
 		return w.err

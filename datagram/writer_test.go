@@ -167,7 +167,8 @@ func TestWriterGathers(t *testing.T) {
 	require.Zero(t, w.Buffered(), "a large payload is written at once")
 }
 
-// WriteTo that failed goes on behind the last byte taken, whatever was appended in between; and what is empty holds nothing.
+// WriteTo that failed goes on behind the last byte taken, whatever was appended in between; and what is empty holds
+// nothing.
 func TestBufferGoesOn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := datagram.NewBuffer(nil)

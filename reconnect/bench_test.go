@@ -15,8 +15,8 @@ import (
 	"github.com/towline-mq/towline/reconnect"
 )
 
-// BenchmarkOneWay moves b.N messages over loopback TCP. floor is a bufio pair that moves header and payload and does nothing
-// else: the other figures are to be read beside it, from the same run.
+// BenchmarkOneWay moves b.N messages over loopback TCP. floor is a bufio pair that moves header and payload and does
+// nothing else: the other figures are to be read beside it, from the same run.
 func BenchmarkOneWay(b *testing.B) {
 	ctx := context.Background()
 	for _, size := range []int{64, 1 << 10, 64 << 10} {

@@ -13,15 +13,16 @@ import (
 )
 
 const (
-	// DefaultSendBuffer is the size of a plain connection's queue unless PlainOptions say otherwise: 128 KiB. A longer queue is slower, not faster: its
-	// memory falls out of the processor's cache between the sender and the writing.
+	// DefaultSendBuffer is the size of a plain connection's queue unless PlainOptions say otherwise: 128 KiB. A longer
+	// queue is slower, not faster: its memory falls out of the processor's cache between the sender and the writing.
 	DefaultSendBuffer = 128 << 10
 
 	// lingerTime bounds how long Close waits for the peer to end its side, after all was sent.
 	lingerTime = 5 * time.Second
 )
 
-// PlainOptions set up a plain connection. nil, and the zero value, are safe defaults. Both ends must agree on MaxPayload and Framing.
+// PlainOptions set up a plain connection. nil, and the zero value, are safe defaults. Both ends must agree on
+// MaxPayload and Framing.
 type PlainOptions struct {
 	// MaxPayload is the largest payload in bytes, sent or received. 0: datagram.DefaultMaxPayload, 16 MiB.
 	MaxPayload int
@@ -29,12 +30,13 @@ type PlainOptions struct {
 	// Framing replaces the 8-byte header, for peers that speak something else. nil: the 8-byte header.
 	Framing datagram.Framing
 
-	// SendBuffer is how many bytes of frames may be accepted and not yet taken by the net.Conn; the last one accepted may
-	// go over it. 0: DefaultSendBuffer.
+	// SendBuffer is how many bytes of frames may be accepted and not yet taken by the net.Conn; the last one accepted
+	// may go over it. 0: DefaultSendBuffer.
 	SendBuffer int
 }
 
-// Conn carries datagrams over one net.Conn. All its methods, and those of its Writer and Reader, are safe for any number of goroutines.
+// Conn carries datagrams over one net.Conn. All its methods, and those of its Writer and Reader, are safe for any
+// number of goroutines.
 type Conn struct {
 	nc  net.Conn
 	out outbound
@@ -50,8 +52,9 @@ type Conn struct {
 	r Reader
 }
 
-// NewPlain returns a plain connection over nc, which then belongs to it: the caller must no more read, write or close nc.
-// nc may be anything that yields an ordered, reliable stream and whose SetReadDeadline interrupts a Read. It starts nothing and sends nothing.
+// NewPlain returns a plain connection over nc, which then belongs to it: the caller must no more read, write or close
+// nc. nc may be anything that yields an ordered, reliable stream and whose SetReadDeadline interrupts a Read. It starts
+// nothing and sends nothing.
 func NewPlain(nc net.Conn, o *PlainOptions) *Conn {
 	if o == nil {
 		o = new(PlainOptions)
@@ -64,8 +67,8 @@ func NewPlain(nc net.Conn, o *PlainOptions) *Conn {
 	return c
 }
 
-// DialPlain dials once and returns a plain connection over what came of it. It blocks as the dialer does, until ctx ends at the latest, and
-// its errors are the dialer's.
+// DialPlain dials once and returns a plain connection over what came of it. It blocks as the dialer does, until ctx
+// ends at the latest, and its errors are the dialer's.
 func DialPlain(ctx context.Context, d transport.Dialer, o *PlainOptions) (*Conn, error) {
 	nc, err := d.DialContext(ctx)
 	if err != nil {
@@ -80,7 +83,8 @@ func (c *Conn) Writer() *Writer { return &c.w }
 // Reader returns the receiving side, always the same one.
 func (c *Conn) Reader() *Reader { return &c.r }
 
-// NetConn returns the connection below, for what only it knows, such as the peer's certificate. Do not read, write or close it.
+// NetConn returns the connection below, for what only it knows, such as the peer's certificate. Do not read, write or
+// close it.
 func (c *Conn) NetConn() net.Conn { return c.nc }
 
 // LocalAddr returns this side's address.
@@ -89,12 +93,12 @@ func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 // RemoteAddr returns the peer's address.
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 
-// Done returns a channel that is closed when nothing more can be sent or received for good: after CloseNow, at the end of Close, and when
-// a write failed. Select on it beside a send to Writer.C.
+// Done returns a channel that is closed when nothing more can be sent or received for good: after CloseNow, at the end
+// of Close, and when a write failed. Select on it beside a send to Writer.C.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
-// Err returns why the connection, or its receiving side, ended, and nil before that. io.EOF means that the peer ended its sending
-// in good order; ErrClosed, that this side closed.
+// Err returns why the connection, or its receiving side, ended, and nil before that. io.EOF means that the peer ended
+// its sending in good order; ErrClosed, that this side closed.
 func (c *Conn) Err() error {
 	c.mu.Lock()
 	err := c.err
@@ -121,11 +125,11 @@ func (c *Conn) Stats() Stats {
 	return s
 }
 
-// CloseSend ends this side's sending: it waits until all that was accepted is written, and tells the peer, whose Receive then
-// yields io.EOF. Receiving goes on. From the start of the first call Send answers ErrClosed.
+// CloseSend ends this side's sending: it waits until all that was accepted is written, and tells the peer, whose
+// Receive then yields io.EOF. Receiving goes on. From the start of the first call Send answers ErrClosed.
 //
-// If ctx ends before all is written, the error is a *CloseError, and the sending still ends once all is
-// written. A connection whose stream cannot be closed in one direction only gets an error that matches errors.ErrUnsupported, and
+// If ctx ends before all is written, the error is a *CloseError, and the sending still ends once all is written. A
+// connection whose stream cannot be closed in one direction only gets an error that matches errors.ErrUnsupported, and
 // nothing has changed.
 func (c *Conn) CloseSend(ctx context.Context) error {
 	if _, ok := c.nc.(closeWriter); !ok {
@@ -140,8 +144,9 @@ type closeWriter interface{ CloseWrite() error }
 // Close ends the connection in good order. It writes all that was accepted, ends the sending, waits for the peer to end
 // its own for up to 5 s (what still arrives is dropped), so that no reset overtakes the last datagrams, and closes.
 //
-// ctx bounds all of it; when ctx ends first, the connection is closed at once. The error is nil if everything was written, else
-// a *CloseError that counts the rest. Waiters in other goroutines get ErrClosed. A second Close waits for the first, and returns nil.
+// ctx bounds all of it; when ctx ends first, the connection is closed at once. The error is nil if everything was
+// written, else a *CloseError that counts the rest. Waiters in other goroutines get ErrClosed. A second Close waits for
+// the first, and returns nil.
 func (c *Conn) Close(ctx context.Context) error {
 	if !c.beginClose() {
 		select {
@@ -173,7 +178,8 @@ func (c *Conn) Close(ctx context.Context) error {
 	return nil
 }
 
-// CloseNow closes the connection at once. What was accepted and is not yet written is lost. It is idempotent, waits for nothing, and returns nil.
+// CloseNow closes the connection at once. What was accepted and is not yet written is lost. It is idempotent, waits for
+// nothing, and returns nil.
 func (c *Conn) CloseNow() error {
 	c.beginClose()
 	c.fail(ErrClosed)
@@ -212,8 +218,8 @@ func (c *Conn) end(err error, closeStream func()) {
 	close(c.done)
 }
 
-// closeNow closes a stream without waiting for its peer: TLS would say goodbye to one that may not read, and QUIC wait until
-// its machine has everything. Nothing can be done about an error.
+// closeNow closes a stream without waiting for its peer: TLS would say goodbye to one that may not read, and QUIC wait
+// until its machine has everything. Nothing can be done about an error.
 func closeNow(nc net.Conn) {
 	switch nc := nc.(type) {
 	case interface{ CloseNow() error }:

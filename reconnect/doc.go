@@ -1,7 +1,7 @@
 // Package reconnect gives datagrams a Writer and a Reader that any number of goroutines can share.
 //
-// A plain connection, made by [NewPlain] or [DialPlain], carries bare version-1 datagrams over one [net.Conn], to any peer that
-// speaks them, connect-rs included:
+// A plain connection, made by [NewPlain] or [DialPlain], carries bare version-1 datagrams over one [net.Conn], to any
+// peer that speaks them, connect-rs included:
 //
 //	conn, err := reconnect.DialPlain(ctx, tcp.Dialer{Addr: "127.0.0.1:7000"}, nil)
 //	err = conn.Writer().Send(ctx, datagram.Datagram{Recipient: 7, Payload: []byte("hello")})

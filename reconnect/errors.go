@@ -7,7 +7,8 @@ import (
 )
 
 var (
-	// ErrClosed is what calls get after this side closed the connection, or ended its sending. It matches net.ErrClosed.
+	// ErrClosed is what calls get after this side closed the connection, or ended its sending. It matches
+	// net.ErrClosed.
 	ErrClosed error = closedError{}
 
 	// ErrWouldBlock is TrySend's answer when the queue is full: nothing was sent.

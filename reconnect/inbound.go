@@ -10,8 +10,8 @@ import (
 	"github.com/towline-mq/towline/datagram"
 )
 
-// inbound is the receiving side. There is no goroutine for it: a caller that finds nothing reads the stream itself, one at a
-// time, for all.
+// inbound is the receiving side. There is no goroutine for it: a caller that finds nothing reads the stream itself, one
+// at a time, for all.
 //
 // Invariant: while reading is set only the goroutine that set it touches dec, and dec holds no whole frame.
 type inbound struct {
@@ -81,8 +81,8 @@ func (i *inbound) receiveBatch(ctx context.Context, dst []datagram.Datagram) (n 
 	}
 }
 
-// more returns nil when it may be worth looking again, which it makes so: by reading, or by waiting for who reads. mu is
-// given up meanwhile.
+// more returns nil when it may be worth looking again, which it makes so: by reading, or by waiting for who reads. mu
+// is given up meanwhile.
 func (i *inbound) more(ctx context.Context) error {
 	if i.err != nil {
 		return i.err

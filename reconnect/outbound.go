@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// loneSize and loneGap say, with outbound.lone, what a lone message is: short, and either the answer to something, or
-	// after a while in which nothing was written.
+	// loneSize and loneGap say, with outbound.lone, what a lone message is: short, and either the answer to something,
+	// or after a while in which nothing was written.
 	loneSize = 16 << 10
 	loneGap  = 20 * time.Microsecond
 )
@@ -111,7 +111,8 @@ func (o *outbound) hold() {
 	o.mu.Unlock()
 }
 
-// sendBatch accepts datagrams in order, as many as there is room for before each wait. It returns how many were accepted.
+// sendBatch accepts datagrams in order, as many as there is room for before each wait. It returns how many were
+// accepted.
 func (o *outbound) sendBatch(ctx context.Context, ds []datagram.Datagram) (n int, err error) {
 	if len(ds) == 0 {
 		return 0, nil
@@ -189,8 +190,8 @@ func (o *outbound) start() {
 }
 
 // lone reports whether what is in front should be written by the goroutine that sends it, which saves the hand-over to
-// another one. When messages follow each other closely the hand-over is worth its price: while one goroutine writes, more
-// messages gather, and most of the system calls are saved. mu is held.
+// another one. When messages follow each other closely the hand-over is worth its price: while one goroutine writes,
+// more messages gather, and most of the system calls are saved. mu is held.
 func (o *outbound) lone() bool {
 	if o.try == nil || o.front.Len() > loneSize {
 		return false
@@ -219,7 +220,8 @@ func (o *outbound) rest() {
 	o.changed.broadcast()
 }
 
-// write writes until nothing is left, then closes the sending side if that was asked for. It runs in a goroutine of its own.
+// write writes until nothing is left, then closes the sending side if that was asked for. It runs in a goroutine of its
+// own.
 func (o *outbound) write() {
 	o.mu.Lock()
 	for o.err == nil {

@@ -80,7 +80,8 @@ func TestPayloadIsTheCallersAgainAfterSend(t *testing.T) {
 	}
 }
 
-// In a bubble synctest.Wait returns when the writing goroutine is stuck in a full stream: the queue is then exactly known.
+// In a bubble synctest.Wait returns when the writing goroutine is stuck in a full stream: the queue is then exactly
+// known.
 func TestFullQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := memPair(t, &mem.Config{Buffer: 4 << 10}, &reconnect.PlainOptions{SendBuffer: 32 << 10})
@@ -113,7 +114,8 @@ func TestFullQueue(t *testing.T) {
 		assert.Zero(t, n)
 		require.ErrorIs(t, w.Flush(short), context.DeadlineExceeded)
 
-		// A batch that is too long for the room there is goes in by parts, and a context that ends in the middle tells how far.
+		// A batch that is too long for the room there is goes in by parts, and a context that ends in the middle tells
+		// how far.
 		long := make([]datagram.Datagram, 100)
 		for i := range long {
 			long[i] = message(sent + i)
@@ -275,7 +277,8 @@ func TestTooLargeIsNotSent(t *testing.T) {
 	assert.Equal(t, []datagram.Datagram{text(1, "good")}, got)
 }
 
-// closeSoon is a context for the Close of a connection whose peer reads only afterwards: it ends the peer's side for it.
+// closeSoon is a context for the Close of a connection whose peer reads only afterwards: it ends the peer's side for
+// it.
 func closeSoon(t *testing.T, peer *reconnect.Conn) context.Context {
 	require.NoError(t, peer.CloseSend(bounded(t)))
 	return bounded(t)

@@ -8,10 +8,11 @@ import (
 	"github.com/towline-mq/towline/datagram"
 )
 
-// Reader receives datagrams in the order in which the peer sent them. It is safe for any number of goroutines; each datagram goes to one of them.
+// Reader receives datagrams in the order in which the peer sent them. It is safe for any number of goroutines; each
+// datagram goes to one of them.
 //
-// A payload belongs to who received it, for as long as wanted. Payloads of small datagrams that arrived together share a buffer of up to
-// 64 KiB, which lives as long as one of them does: keep a Clone of one that is kept for long.
+// A payload belongs to who received it, for as long as wanted. Payloads of small datagrams that arrived together share
+// a buffer of up to 64 KiB, which lives as long as one of them does: keep a Clone of one that is kept for long.
 type Reader struct {
 	c *Conn
 
@@ -21,9 +22,10 @@ type Reader struct {
 
 // Receive returns the next datagram. It blocks until one has arrived, ctx ends, or the connection does.
 //
-// io.EOF: the peer has ended its sending, and everything was received. io.ErrUnexpectedEOF: the stream ended inside a frame. One that matches
-// datagram.ErrVersion, ErrSize or ErrTooLarge: the peer broke the protocol or the limit. ErrClosed: this side closed. Others: the
-// stream's own. All of these are final, and come after the last datagram that wholly arrived. When ctx ends nothing is lost.
+// io.EOF: the peer has ended its sending, and everything was received. io.ErrUnexpectedEOF: the stream ended inside a
+// frame. One that matches datagram.ErrVersion, ErrSize or ErrTooLarge: the peer broke the protocol or the limit.
+// ErrClosed: this side closed. Others: the stream's own. All of these are final, and come after the last datagram that
+// wholly arrived. When ctx ends nothing is lost.
 func (r *Reader) Receive(ctx context.Context) (datagram.Datagram, error) {
 	if ctx.Err() != nil {
 		return datagram.Datagram{}, context.Cause(ctx)
@@ -31,7 +33,8 @@ func (r *Reader) Receive(ctx context.Context) (datagram.Datagram, error) {
 	return r.c.in.receive(ctx)
 }
 
-// ReceiveBatch blocks as Receive does, then puts into dst as many datagrams as have arrived. n is 1 or more unless there is an error, or dst is empty.
+// ReceiveBatch blocks as Receive does, then puts into dst as many datagrams as have arrived. n is 1 or more unless
+// there is an error, or dst is empty.
 func (r *Reader) ReceiveBatch(ctx context.Context, dst []datagram.Datagram) (n int, err error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
@@ -39,8 +42,8 @@ func (r *Reader) ReceiveBatch(ctx context.Context, dst []datagram.Datagram) (n i
 	return r.c.in.receiveBatch(ctx, dst)
 }
 
-// All returns an iterator over what Receive yields. The peer's end of sending ends it; any other error is yielded once, with a zero Datagram, as the
-// last pair.
+// All returns an iterator over what Receive yields. The peer's end of sending ends it; any other error is yielded once,
+// with a zero Datagram, as the last pair.
 func (r *Reader) All(ctx context.Context) iter.Seq2[datagram.Datagram, error] {
 	return func(yield func(datagram.Datagram, error) bool) {
 		for {
@@ -58,8 +61,9 @@ func (r *Reader) All(ctx context.Context) iter.Seq2[datagram.Datagram, error] {
 // chanBuffer is the capacity of the channel that C returns.
 const chanBuffer = 64
 
-// C returns a channel for use in a select, always the same one. It is closed when nothing more will come, and the reason is then in Conn.Err: io.EOF when the peer
-// has ended its sending. Up to 64 datagrams wait in it, and are lost with Close and CloseNow as others that were not received.
+// C returns a channel for use in a select, always the same one. It is closed when nothing more will come, and the
+// reason is then in Conn.Err: io.EOF when the peer has ended its sending. Up to 64 datagrams wait in it, and are lost
+// with Close and CloseNow as others that were not received.
 //
 // Once C was called the datagrams go there; a Receive beside it takes some away.
 func (r *Reader) C() <-chan datagram.Datagram {

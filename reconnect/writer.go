@@ -16,7 +16,8 @@ type Writer struct {
 	sync chan pumpSync // nil until C is called; guarded by c.mu
 }
 
-// pumpSync asks the goroutine behind C to say when all that it took was accepted, and then to take no more if last is set.
+// pumpSync asks the goroutine behind C to say when all that it took was accepted, and then to take no more if last is
+// set.
 type pumpSync struct {
 	handed chan struct{}
 	last   bool
@@ -24,9 +25,9 @@ type pumpSync struct {
 
 // Send queues d for the peer. It blocks while the queue is full, until ctx ends, or the connection does.
 //
-// nil means accepted: d will be written, after all that was accepted before. An error means that d was not sent and will not be:
-// ctx's own cause, one that matches datagram.ErrTooLarge or datagram.ErrFraming, ErrClosed, or what broke the connection. The
-// payload is copied, and the caller's again when Send returns.
+// nil means accepted: d will be written, after all that was accepted before. An error means that d was not sent and
+// will not be: ctx's own cause, one that matches datagram.ErrTooLarge or datagram.ErrFraming, ErrClosed, or what broke
+// the connection. The payload is copied, and the caller's again when Send returns.
 func (w *Writer) Send(ctx context.Context, d datagram.Datagram) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -39,9 +40,10 @@ func (w *Writer) TrySend(d datagram.Datagram) error {
 	return w.c.out.send(context.Background(), d, noWait)
 }
 
-// SendBatch queues ds in order, at less cost than as many calls of Send, and returns how many were accepted: n < len(ds) only
-// with an error, which concerns ds[n], or all from there on. Other goroutines' datagrams may come in between only where SendBatch
-// had to wait for room. It blocks as Send does, and the payloads are the caller's again when it returns.
+// SendBatch queues ds in order, at less cost than as many calls of Send, and returns how many were accepted: n <
+// len(ds) only with an error, which concerns ds[n], or all from there on. Other goroutines' datagrams may come in
+// between only where SendBatch had to wait for room. It blocks as Send does, and the payloads are the caller's again
+// when it returns.
 func (w *Writer) SendBatch(ctx context.Context, ds []datagram.Datagram) (n int, err error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
@@ -49,8 +51,9 @@ func (w *Writer) SendBatch(ctx context.Context, ds []datagram.Datagram) (n int, 
 	return w.c.out.sendBatch(ctx, ds)
 }
 
-// Flush waits until everything accepted before the call was taken by the operating system, or ctx ends, or the connection does. There is no need
-// to call it for datagrams to get on their way: they are, as soon as they are accepted. It says nothing about the peer.
+// Flush waits until everything accepted before the call was taken by the operating system, or ctx ends, or the
+// connection does. There is no need to call it for datagrams to get on their way: they are, as soon as they are
+// accepted. It says nothing about the peer.
 func (w *Writer) Flush(ctx context.Context) error {
 	if err := w.chanFlush(ctx); err != nil {
 		return err
@@ -58,11 +61,12 @@ func (w *Writer) Flush(ctx context.Context) error {
 	return w.c.out.flush(ctx)
 }
 
-// C returns a channel for use in a select: what is sent to it is sent to the peer, as by Send. It is unbuffered, and always the same one. A payload
-// belongs to the Writer from then on, and must not be changed.
+// C returns a channel for use in a select: what is sent to it is sent to the peer, as by Send. It is unbuffered, and
+// always the same one. A payload belongs to the Writer from then on, and must not be changed.
 //
-// When the connection has ended nobody takes from the channel: select on Conn.Done beside it. A datagram that cannot be sent, such as one
-// that is too large, ends the connection with the error that Send would return, for Conn.Err to tell. Closing the channel is CloseSend.
+// When the connection has ended nobody takes from the channel: select on Conn.Done beside it. A datagram that cannot be
+// sent, such as one that is too large, ends the connection with the error that Send would return, for Conn.Err to tell.
+// Closing the channel is CloseSend.
 func (w *Writer) C() chan<- datagram.Datagram {
 	w.once.Do(func() {
 		w.ch = make(chan datagram.Datagram)

@@ -10,8 +10,8 @@ const (
 	defaultMax   = 5 * time.Second
 )
 
-// Backoff says how long to wait between rounds of attempts. It has the methods of github.com/cenkalti/backoff, whose values
-// fit. A Redialer calls it from one goroutine at a time, and not while it holds a lock.
+// Backoff says how long to wait between rounds of attempts. It has the methods of github.com/cenkalti/backoff, whose
+// values fit. A Redialer calls it from one goroutine at a time, and not while it holds a lock.
 type Backoff interface {
 	// NextBackOff returns the next wait; 0 is none, and a negative one means that there is to be no further attempt.
 	NextBackOff() time.Duration
@@ -20,9 +20,9 @@ type Backoff interface {
 	Reset()
 }
 
-// Jitter is a [Backoff] with full jitter: each wait is drawn evenly from 0 to a limit, both included, and the limit doubles
-// from one wait to the next until it is Max. So clients that were cut off together do not come back together. It never says stop, and
-// may be asked any number of times.
+// Jitter is a [Backoff] with full jitter: each wait is drawn evenly from 0 to a limit, both included, and the limit
+// doubles from one wait to the next until it is Max. So clients that were cut off together do not come back together.
+// It never says stop, and may be asked any number of times.
 //
 // The zero value is ready. It must not be copied once it is in use, or be used by several goroutines at once.
 type Jitter struct {

@@ -18,8 +18,8 @@
 //		}
 //	}
 //
-// An outage begins with the first Dial and ends when a connection has proved its worth: by [Link.Progress], or by lasting
-// for [Policy].StableAfter. What holds within one:
+// An outage begins with the first Dial and ends when a connection has proved its worth: by [Link.Progress], or by
+// lasting for [Policy].StableAfter. What holds within one:
 //
 //   - The first attempt is made at once. The endpoints are tried one after the other, in order of preference, with no
 //     wait between them: that is a round. Between two rounds is a wait, by default of full jitter ([Jitter]).
@@ -32,8 +32,8 @@
 //   - Limits of attempts and of time count from the beginning of the outage. The time between a connection and the
 //     next Dial is not counted.
 //
-// A peer can ask for a pause before the next dial ([Link.Delay]). A connection to a fallback says when it is time to try
-// what is preferred ([Link].ReturnAfter, [Redialer.DialPreferred]).
+// A peer can ask for a pause before the next dial ([Link.Delay]). A connection to a fallback says when it is time to
+// try what is preferred ([Link].ReturnAfter, [Redialer.DialPreferred]).
 //
 // The package logs nothing, keeps no globals, starts no goroutine, and takes its time from package time, so that all of
 // it runs in testing/synctest.

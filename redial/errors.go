@@ -31,12 +31,12 @@ var errUseless = errors.New("connected, but the connection ended without having 
 
 // Error is the error of Dial, DialContext and DialPreferred: why there is no connection, and what stood in the way.
 //
-// It matches [ErrGaveUp], or, if Close ended it, [net.ErrClosed] instead. It matches Reason, so that the end of the caller's
-// context matches the context's error, and, for errors.Is and errors.As, all of the Causes. It never matches io.EOF, even if that is what a handshake met:
-// giving up is not the end of a stream.
+// It matches [ErrGaveUp], or, if Close ended it, [net.ErrClosed] instead. It matches Reason, so that the end of the
+// caller's context matches the context's error, and, for errors.Is and errors.As, all of the Causes. It never matches
+// io.EOF, even if that is what a handshake met: giving up is not the end of a stream.
 type Error struct {
-	// Reason is what ended the dial: the context's error, with its cause if it has another; net.ErrClosed; or one that says which limit
-	// was reached.
+	// Reason is what ended the dial: the context's error, with its cause if it has another; net.ErrClosed; or one that
+	// says which limit was reached.
 	Reason error
 
 	// Fatal is whether it ended because trying again is of no use: every endpoint failed with a fatal error, or one was
@@ -50,7 +50,8 @@ type Error struct {
 	// Last is the newest failure; nil if there was none. It may match io.EOF.
 	Last error
 
-	// Causes holds the newest failure of each endpoint in this outage, by the endpoint's index; nil where there was none.
+	// Causes holds the newest failure of each endpoint in this outage, by the endpoint's index; nil where there was
+	// none.
 	Causes []error
 }
 
@@ -106,7 +107,8 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// As looks for target's type in Reason, then in Last, then in the Causes. There is no Unwrap, since it would lead errors.Is to io.EOF.
+// As looks for target's type in Reason, then in Last, then in the Causes. There is no Unwrap, since it would lead
+// errors.Is to io.EOF.
 func (e *Error) As(target any) bool {
 	for _, err := range append([]error{e.Reason, e.Last}, e.Causes...) {
 		if err != nil && errors.As(err, target) {
@@ -116,7 +118,8 @@ func (e *Error) As(target any) bool {
 	return false
 }
 
-// withCalledOff adds what endpoint i said when its attempt was called off, which is of interest only where nothing better is known.
+// withCalledOff adds what endpoint i said when its attempt was called off, which is of interest only where nothing
+// better is known.
 func (e *Error) withCalledOff(i int, err error) *Error {
 	if err == nil {
 		return e

@@ -13,8 +13,8 @@ import (
 )
 
 // Fatal marks err as one after which no dial is of any use: a Redialer whose dialer returns it gives up at once, other
-// endpoints or not, and whatever Policy.IsFatal says. A dialer that logs in uses it for a password that was refused. Errors.Is and
-// errors.As see err through it, and the text is err's. Fatal(nil) is nil.
+// endpoints or not, and whatever Policy.IsFatal says. A dialer that logs in uses it for a password that was refused.
+// Errors.Is and errors.As see err through it, and the text is err's. Fatal(nil) is nil.
 func Fatal(err error) error {
 	if err == nil {
 		return nil
@@ -33,8 +33,8 @@ func isMarked(err error) bool {
 }
 
 // IsFatal reports whether err, from a dial or a connection, will be the same however often one tries. It is what a zero
-// [Policy] goes by. An error that it does not know is not fatal: to try again for nothing costs little, to stop for nothing
-// costs the connection. Nil is not fatal.
+// [Policy] goes by. An error that it does not know is not fatal: to try again for nothing costs little, to stop for
+// nothing costs the connection. Nil is not fatal.
 //
 // Fatal are, on any transport:
 //
@@ -50,10 +50,11 @@ func isMarked(err error) bool {
 //     not exist, a file (of certificates, say) that cannot be read, a Socket or a Redialer that was closed ([net.ErrClosed]);
 //   - [context.Canceled], since somebody called it off.
 //
-// Not fatal are therefore: refused, reset, aborted, timed out, unreachable, network down, no local address, interrupted,
-// all failures to resolve a name, "not found" included, a Unix socket that is not there, the end of the stream during a handshake,
-// a QUIC peer that does not answer or went idle, and the remaining TLS alerts, such as internal_error and unrecognized_name. Permission denied
-// on other transports is not fatal either: packet filters say so while a VPN is down.
+// Not fatal are therefore: refused, reset, aborted, timed out, unreachable, network down, no local address,
+// interrupted, all failures to resolve a name, "not found" included, a Unix socket that is not there, the end of the
+// stream during a handshake, a QUIC peer that does not answer or went idle, and the remaining TLS alerts, such as
+// internal_error and unrecognized_name. Permission denied on other transports is not fatal either: packet filters say
+// so while a VPN is down.
 func IsFatal(err error) bool {
 	if err == nil {
 		return false
@@ -81,8 +82,8 @@ func isIdentity(err error) bool {
 		is[x509.SystemRootsError](err)
 }
 
-// The alerts of RFC 8446, section 6.2, that no other attempt will change. Of the rest, some mean overload or a fault of the moment
-// (internal_error, user_canceled), some a damaged stream, and unrecognized_name is a name that may yet come.
+// The alerts of RFC 8446, section 6.2, that no other attempt will change. Of the rest, some mean overload or a fault of
+// the moment (internal_error, user_canceled), some a damaged stream, and unrecognized_name is a name that may yet come.
 func isFatalAlert(a tls.AlertError) bool {
 	switch a {
 	case 40, // handshake_failure: no acceptable parameters in common
@@ -120,8 +121,8 @@ func isUsage(err error) bool {
 			return true
 		}
 	}
-	// Package unix says EINVAL of a path that is none. The system says it, too, of a link-local address whose interface is gone
-	// for the moment.
+	// Package unix says EINVAL of a path that is none. The system says it, too, of a link-local address whose interface
+	// is gone for the moment.
 	if errors.Is(err, syscall.EINVAL) && !is[*os.SyscallError](err) {
 		return true
 	}

@@ -97,7 +97,8 @@ func TestAlerts(t *testing.T) {
 
 // From here on, the errors are those that the transports really give.
 
-// outcome is a dial, with the first Read after it if it succeeds: a TLS 1.3 server's refusal of a client arrives with it.
+// outcome is a dial, with the first Read after it if it succeeds: a TLS 1.3 server's refusal of a client arrives with
+// it.
 func outcome(t *testing.T, dial func(context.Context) (net.Conn, error), ctx context.Context) error { //nolint:revive // read better this way round
 	t.Helper()
 	conn, err := dial(ctx)

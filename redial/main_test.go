@@ -65,7 +65,8 @@ func (s *site) dialers(names ...string) (all []transport.Dialer) {
 	return all
 }
 
-// script is a dialer that does at its nth dial what the nth step says, and goes on with the last one. It notes when it was dialled.
+// script is a dialer that does at its nth dial what the nth step says, and goes on with the last one. It notes when it
+// was dialled.
 type script struct {
 	steps []func(ctx context.Context) (net.Conn, error)
 	at    []time.Time

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// outage is the account of one outage: what was tried and what is to be tried next. It has no lock and no clock of its own.
+// outage is the account of one outage: what was tried and what is to be tried next. It has no lock and no clock of its
+// own.
 //
 // Invariant: every endpoint below next has been tried in this round or is dead.
 type outage struct {
@@ -35,8 +36,8 @@ func (o *outage) fail(i int, err error, fatal, marked bool, now time.Time) {
 	o.marked = o.marked || marked
 }
 
-// plan chooses the next endpoint and how long to wait for it, with elapsed the time that the outage has taken until now;
-// or it says why there is to be no further attempt.
+// plan chooses the next endpoint and how long to wait for it, with elapsed the time that the outage has taken until
+// now; or it says why there is to be no further attempt.
 func (o *outage) plan(p *Policy, b Backoff, elapsed time.Duration, now time.Time) (wait time.Duration, why error) {
 	if o.marked {
 		return 0, errFatal

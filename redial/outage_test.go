@@ -261,8 +261,8 @@ func TestDelayOutlivesContextAndEndsWithClose(t *testing.T) {
 	})
 }
 
-// What holds for every sequence of events: no endpoint twice in a round, rounds apart by the backoff, preference kept, fatal
-// endpoints left alone, and an outage that begins at once with the first endpoint.
+// What holds for every sequence of events: no endpoint twice in a round, rounds apart by the backoff, preference kept,
+// fatal endpoints left alone, and an outage that begins at once with the first endpoint.
 func TestOutageProperties(t *testing.T) {
 	const pause = time.Second
 	rapid.Check(t, func(rt *rapid.T) {

@@ -12,45 +12,47 @@ const (
 	defaultMaxDelay       = 5 * time.Minute
 )
 
-// Policy says how a [Redialer] goes about its work. The zero value has no limits and is right for most programs: it tries at once, then
-// with growing waits, until it is told to stop. [New] copies it; one Policy may serve any number of Redialers.
+// Policy says how a [Redialer] goes about its work. The zero value has no limits and is right for most programs: it
+// tries at once, then with growing waits, until it is told to stop. [New] copies it; one Policy may serve any number of
+// Redialers.
 //
-// The functions are called under no lock, from the goroutine that dials, which waits for them: they must not call Dial or
-// DialPreferred of the same Redialer. Those that serve several Redialers must be safe for several goroutines.
+// The functions are called under no lock, from the goroutine that dials, which waits for them: they must not call Dial
+// or DialPreferred of the same Redialer. Those that serve several Redialers must be safe for several goroutines.
 type Policy struct {
 	// Backoff makes the waits between rounds, once for each Redialer. Nil: a [Jitter], 50 ms to 5 s.
 	Backoff func() Backoff
 
-	// Source makes what chance is drawn from, once for each Redialer: by the default Backoff, for the spread of [Link.Delay]
-	// and for [Link].ReturnAfter. Nil: random. It is there for tests and simulations that must be repeatable.
+	// Source makes what chance is drawn from, once for each Redialer: by the default Backoff, for the spread of
+	// [Link.Delay] and for [Link].ReturnAfter. Nil: random. It is there for tests and simulations that must be
+	// repeatable.
 	Source func() rand.Source
 
 	// MaxAttempts is how many attempts an outage may take, each dial of one endpoint being one. 0 or less: no limit.
 	MaxAttempts int
 
-	// MaxTime is how long an outage may keep Dial busy, dialling and waiting. A wait that would end later is not begun, and an
-	// attempt is cut short. What [Link.Delay] asked for does not count. 0 or less: no limit.
+	// MaxTime is how long an outage may keep Dial busy, dialling and waiting. A wait that would end later is not begun,
+	// and an attempt is cut short. What [Link.Delay] asked for does not count. 0 or less: no limit.
 	MaxTime time.Duration
 
-	// AttemptTimeout bounds one attempt, from the resolving of the name to the end of the handshake. It works through the
-	// dialer's context. 0: 10 s. Negative: the dialer's own limits alone.
+	// AttemptTimeout bounds one attempt, from the resolving of the name to the end of the handshake. It works through
+	// the dialer's context. 0: 10 s. Negative: the dialer's own limits alone.
 	AttemptTimeout time.Duration
 
-	// IsFatal tells errors after which an endpoint need not be tried again from those that can pass. It decides alone, but for
-	// errors marked by [Fatal]; it can call on the package's own [IsFatal]. It is not asked about the end of Dial's own
-	// context. Nil: IsFatal.
+	// IsFatal tells errors after which an endpoint need not be tried again from those that can pass. It decides alone,
+	// but for errors marked by [Fatal]; it can call on the package's own [IsFatal]. It is not asked about the end of
+	// Dial's own context. Nil: IsFatal.
 	IsFatal func(error) bool
 
-	// StableAfter is how long a connection must have lasted, from when it was made to the next Dial, to count as good without
-	// [Link.Progress]. 0: 1 min. Negative: only Progress counts.
+	// StableAfter is how long a connection must have lasted, from when it was made to the next Dial, to count as good
+	// without [Link.Progress]. 0: 1 min. Negative: only Progress counts.
 	StableAfter time.Duration
 
-	// ReturnAfter is how long to stay with a fallback before what is preferred is tried again; see [Link].ReturnAfter. 0: 1 min.
-	// Negative: for ever.
+	// ReturnAfter is how long to stay with a fallback before what is preferred is tried again; see [Link].ReturnAfter.
+	// 0: 1 min. Negative: for ever.
 	ReturnAfter time.Duration
 
-	// MaxDelay bounds each of the two times that [Link.Delay] is given, since they come from the peer. 0: 5 min. Negative: no
-	// delay is ever granted.
+	// MaxDelay bounds each of the two times that [Link.Delay] is given, since they come from the peer. 0: 5 min.
+	// Negative: no delay is ever granted.
 	MaxDelay time.Duration
 
 	// OnFailure is told of each failed attempt, before the wait that follows it. Nil: nobody is. An attempt that was
@@ -72,8 +74,8 @@ type Failure struct {
 	// Attempts counts the attempts of this outage up to this one, and Total those since New.
 	Attempts, Total int
 
-	// Wait is how long until the next attempt begins. 0: at once. Negative: Dial gives up now, or the attempt was one of
-	// DialPreferred, which tries each endpoint once.
+	// Wait is how long until the next attempt begins. 0: at once. Negative: Dial gives up now, or the attempt was one
+	// of DialPreferred, which tries each endpoint once.
 	Wait time.Duration
 }
 

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// DialPreferred tries the endpoints that are preferred to link's, once each, without a wait. Call it when the program has
-// been on a fallback for link.ReturnAfter, and again after as long if it failed; link's connection stays as it is meanwhile. With
-// the new one, move over and close the old one.
+// DialPreferred tries the endpoints that are preferred to link's, once each, without a wait. Call it when the program
+// has been on a fallback for link.ReturnAfter, and again after as long if it failed; link's connection stays as it is
+// meanwhile. With the new one, move over and close the old one.
 //
-// It blocks until one connects, all have failed or ctx ends, until its turn comes if another dial is under way, and as Dial does. Others who
-// dial wait for it: if link's connection breaks meanwhile, end ctx, then call Dial.
+// It blocks until one connects, all have failed or ctx ends, until its turn comes if another dial is under way, and as
+// Dial does. Others who dial wait for it: if link's connection breaks meanwhile, end ctx, then call Dial.
 //
-// The error is an [*Error]. It says so, without an attempt, if nothing is preferred to link's endpoint, or if link is not the newest connection of
-// this Redialer. Failed attempts count in Total alone: not in limits, not towards waits.
+// The error is an [*Error]. It says so, without an attempt, if nothing is preferred to link's endpoint, or if link is
+// not the newest connection of this Redialer. Failed attempts count in Total alone: not in limits, not towards waits.
 //
 // If the new connection ends without having been of use, the next Dial goes on with the endpoint that follows it.
 func (r *Redialer) DialPreferred(ctx context.Context, link *Link) (*Link, error) {

@@ -86,7 +86,8 @@ func fallback(t *testing.T, policy *redial.Policy, preferred ...transport.Dialer
 	return r, link
 }
 
-// Preferred endpoints are tried in their order, those ruled out by the outage too, and failures are told and change nothing.
+// Preferred endpoints are tried in their order, those ruled out by the outage too, and failures are told and change
+// nothing.
 func TestDialPreferredOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []redial.Failure

@@ -12,11 +12,12 @@ import (
 	"github.com/towline-mq/towline/transport"
 )
 
-// Redialer dials one peer until it is connected, each time it is asked, and remembers between the calls how well that went. Make it
-// with [New]. It serves one connection at a time; programs with several have one for each. It is a [transport.Dialer] itself.
+// Redialer dials one peer until it is connected, each time it is asked, and remembers between the calls how well that
+// went. Make it with [New]. It serves one connection at a time; programs with several have one for each. It is a
+// [transport.Dialer] itself.
 //
-// Its methods may be called by any number of goroutines. Dials run one after the other, never two at once; who comes second waits, and
-// then dials for a connection of its own.
+// Its methods may be called by any number of goroutines. Dials run one after the other, never two at once; who comes
+// second waits, and then dials for a connection of its own.
 type Redialer struct {
 	endpoints []transport.Dialer
 	policy    Policy
@@ -37,8 +38,8 @@ type Redialer struct {
 	cancel context.CancelFunc // ends the attempt under way; nil if there is none
 }
 
-// New makes a Redialer for the dialers, which lead to the same peer in order of preference, each with its own address, options and
-// handshake. It does not dial yet. Policy may be nil.
+// New makes a Redialer for the dialers, which lead to the same peer in order of preference, each with its own address,
+// options and handshake. It does not dial yet. Policy may be nil.
 func New(endpoints []transport.Dialer, policy *Policy) *Redialer {
 	r := &Redialer{
 		endpoints: slices.Clone(endpoints),
@@ -57,14 +58,14 @@ func New(endpoints []transport.Dialer, policy *Policy) *Redialer {
 	return r
 }
 
-// Dial connects. It makes its first attempt at once if this is the beginning of an outage, and otherwise goes on where the last Dial
-// stopped; the package comment says how. It blocks until there is a connection or ctx ends, Close is called, the policy's limits
-// are reached or no endpoint is left that might be tried; until its turn comes, if another dial is under way; and for as
-// long as a dialer goes on when its context has ended, or a hook takes.
+// Dial connects. It makes its first attempt at once if this is the beginning of an outage, and otherwise goes on where
+// the last Dial stopped; the package comment says how. It blocks until there is a connection or ctx ends, Close is
+// called, the policy's limits are reached or no endpoint is left that might be tried; until its turn comes, if another
+// dial is under way; and for as long as a dialer goes on when its context has ended, or a hook takes.
 //
-// The error is an [*Error]. After one that the policy or a fatal error brought about, the next Dial begins a new outage.
-// After the end of ctx it goes on with the old one, its waits included. A connection that arrives when ctx has ended or the
-// Redialer was closed is closed.
+// The error is an [*Error]. After one that the policy or a fatal error brought about, the next Dial begins a new
+// outage. After the end of ctx it goes on with the old one, its waits included. A connection that arrives when ctx has
+// ended or the Redialer was closed is closed.
 func (r *Redialer) Dial(ctx context.Context) (*Link, error) {
 	if err := r.take(ctx); err != nil {
 		return nil, err
@@ -119,8 +120,8 @@ func (r *Redialer) Dial(ctx context.Context) (*Link, error) {
 	}
 }
 
-// DialContext is Dial for those who need a [transport.Dialer]. Without a Link, only Policy.StableAfter tells a connection
-// that was good from one that was not.
+// DialContext is Dial for those who need a [transport.Dialer]. Without a Link, only Policy.StableAfter tells a
+// connection that was good from one that was not.
 func (r *Redialer) DialContext(ctx context.Context) (net.Conn, error) {
 	link, err := r.Dial(ctx)
 	if err != nil {
@@ -129,8 +130,8 @@ func (r *Redialer) DialContext(ctx context.Context) (net.Conn, error) {
 	return link.Conn, nil
 }
 
-// Close ends the dials under way and all later ones, with errors that match [net.ErrClosed]. It does not wait for them, and leaves
-// the connections alone. The error is always nil, and a second Close does nothing.
+// Close ends the dials under way and all later ones, with errors that match [net.ErrClosed]. It does not wait for them,
+// and leaves the connections alone. The error is always nil, and a second Close does nothing.
 func (r *Redialer) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -184,7 +185,8 @@ func (r *Redialer) review(now time.Time) {
 	}
 }
 
-// limit is how long the next attempt may take, when the outage has taken elapsed already. Not positive: as long as it likes.
+// limit is how long the next attempt may take, when the outage has taken elapsed already. Not positive: as long as it
+// likes.
 func (r *Redialer) limit(elapsed time.Duration) time.Duration {
 	limit := r.policy.AttemptTimeout
 	if r.policy.MaxTime > 0 {

@@ -147,7 +147,8 @@ func (w *world) packets(answer func([]byte) []byte) string {
 	return pc.LocalAddr().String()
 }
 
-// negotiate answers a QUIC packet with a Version Negotiation packet (RFC 9000, section 17.2.1) that offers nothing useful.
+// negotiate answers a QUIC packet with a Version Negotiation packet (RFC 9000, section 17.2.1) that offers nothing
+// useful.
 func negotiate(p []byte) []byte {
 	dst := p[6 : 6+p[5]]
 	rest := p[6+len(dst):]

@@ -4,10 +4,11 @@
 // The packages below this one (tcp, tls, quic, unix, mem) are such pairs and nothing else; anything that yields
 // an ordered, reliable byte stream with working deadlines plugs in the same way, with no registration.
 //
-// Errors of dials and connections use the standard library's words, so that one classification fits all
-// transports: a timeout answers true to Timeout(), a deadline of the caller's own matches [os.ErrDeadlineExceeded], a
-// peer that stopped answering syscall.ETIMEDOUT, a reset matches syscall.ECONNRESET, a refusal syscall.ECONNREFUSED, a use after Close [net.ErrClosed], a TLS alert
-// of the peer is a crypto/tls.AlertError, and a rejected certificate a *crypto/tls.CertificateVerificationError.
+// Errors of dials and connections use the standard library's words, so that one classification fits all transports: a
+// timeout answers true to Timeout(), a deadline of the caller's own matches [os.ErrDeadlineExceeded], a peer that
+// stopped answering syscall.ETIMEDOUT, a reset matches syscall.ECONNRESET, a refusal syscall.ECONNREFUSED, a use after
+// Close [net.ErrClosed], a TLS alert of the peer is a crypto/tls.AlertError, and a rejected certificate a
+// *crypto/tls.CertificateVerificationError.
 package transport
 
 import (

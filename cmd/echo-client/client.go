@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// graceTime is how long the client still listens, for duplicates, to a server that has sent everything back and does not close; and
-	// for what is on its way after Ctrl-C.
+	// graceTime is how long the client still listens, for duplicates, to a server that has sent everything back and
+	// does not close; and for what is on its way after Ctrl-C.
 	graceTime = time.Second
 	// slowest is the rate, in bytes a second, at which a slow line may still carry what is on its way.
 	slowest = 64 << 10
@@ -80,8 +80,8 @@ type refusedError struct{ error }
 
 func (e *refusedError) Unwrap() error { return e.error }
 
-// run sends and receives until all is over. The error says what went wrong on the way, as a person would want to read it; that something
-// is missing is the tracker's to tell.
+// run sends and receives until all is over. The error says what went wrong on the way, as a person would want to read
+// it; that something is missing is the tracker's to tell.
 func (c *client) run(ctx context.Context) error {
 	if c.o.duration > 0 {
 		defer time.AfterFunc(c.o.duration, c.stopSending).Stop()
@@ -213,7 +213,8 @@ func (c *client) stopSending() {
 	c.tracker.stop()
 }
 
-// send sends all that the source has, and ends the sending side. If the connection breaks meanwhile it says nothing: receive does.
+// send sends all that the source has, and ends the sending side. If the connection breaks meanwhile it says nothing:
+// receive does.
 func (c *client) send() {
 	if c.sendAll() {
 		close(c.allSent)
@@ -221,11 +222,12 @@ func (c *client) send() {
 	c.closeSend()
 }
 
-// closeSend tells the server that no more will come, and waits until all is written, or the connection has ended. A stream that cannot be closed in
-// one direction stays open until everything is back.
+// closeSend tells the server that no more will come, and waits until all is written, or the connection has ended. A
+// stream that cannot be closed in one direction stays open until everything is back.
 func (c *client) closeSend() { _ = c.conn.CloseSend(context.Background()) }
 
-// sendAll sends until the source ends, or stop, or an error of the source, which it notes. It returns false if the connection broke.
+// sendAll sends until the source ends, or stop, or an error of the source, which it notes. It returns false if the
+// connection broke.
 func (c *client) sendAll() bool {
 	ctx := context.Background()
 	pace := &pacer{rate: c.o.rate}

@@ -7,8 +7,8 @@ import (
 	"math/rand/v2"
 )
 
-// loader makes numbered payloads: the number in the first 8 bytes, big-endian, or as many of its low bytes as fit; then bytes that are
-// different for successive numbers.
+// loader makes numbered payloads: the number in the first 8 bytes, big-endian, or as many of its low bytes as fit; then
+// bytes that are different for successive numbers.
 type loader struct {
 	size  int
 	count uint64 // 0: no end

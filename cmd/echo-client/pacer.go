@@ -2,8 +2,8 @@ package main
 
 import "time"
 
-// pacer spreads datagrams evenly over time. The k-th is due k/rate seconds after the first, whenever the others went out, so that
-// nothing drifts: what was held up is caught up with.
+// pacer spreads datagrams evenly over time. The k-th is due k/rate seconds after the first, whenever the others went
+// out, so that nothing drifts: what was held up is caught up with.
 type pacer struct {
 	rate  float64 // a second; 0: no pacing
 	start time.Time

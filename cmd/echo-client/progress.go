@@ -15,8 +15,8 @@ func isTerminal(f any) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// showProgress draws a bar on stderr if that is a terminal and nobody is typing the input, until the returned function is called. Its end
-// is the count, or the length of a file; without either it is a spinner.
+// showProgress draws a bar on stderr if that is a terminal and nobody is typing the input, until the returned function
+// is called. Its end is the count, or the length of a file; without either it is a spinner.
 func (c *client) showProgress(stderr io.Writer) (stop func()) {
 	if !isTerminal(stderr) {
 		return func() {}

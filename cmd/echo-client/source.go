@@ -8,7 +8,8 @@ import (
 
 // source is where payloads come from.
 type source interface {
-	// next returns one payload or more, which are valid until the following call, and io.EOF behind the last. It may block.
+	// next returns one payload or more, which are valid until the following call, and io.EOF behind the last. It may
+	// block.
 	next() ([][]byte, error)
 	// bare reports whether the last payload that next returned is a last line without its newline.
 	bare() bool
@@ -20,8 +21,8 @@ const (
 	batchBytes = 256 << 10
 )
 
-// cutter cuts a stream in lines or chunks. It returns what has arrived before it reads on, so that what a person types goes out
-// line by line.
+// cutter cuts a stream in lines or chunks. It returns what has arrived before it reads on, so that what a person types
+// goes out line by line.
 type cutter struct {
 	r     io.Reader
 	chunk int // 0: lines

@@ -11,19 +11,20 @@ import (
 const (
 	// inflightBytes bounds the payloads on their way at once; a single larger one may go alone.
 	inflightBytes = 32 << 20
-	// maxLate is how many datagrams that were overtaken are remembered, and maxRecent how many that came back, to know them again.
+	// maxLate is how many datagrams that were overtaken are remembered, and maxRecent how many that came back, to know
+	// them again.
 	maxLate   = 64 << 10
 	maxRecent = 64 << 10
 )
 
 // tracker knows what was sent and not seen again, and judges what comes back.
 //
-// Datagrams are numbered as they are sent. The highest number that came back divides them: those above it are on
-// their way and fill the window; those below it that are missing were overtaken. One of these that still comes is out of order, one that never does is
-// lost. What came back before is a duplicate, and what was never sent is strange.
+// Datagrams are numbered as they are sent. The highest number that came back divides them: those above it are on their
+// way and fill the window; those below it that are missing were overtaken. One of these that still comes is out of
+// order, one that never does is lost. What came back before is a duplicate, and what was never sent is strange.
 //
-// A datagram is known by a hash of its content. Equal ones cannot be told apart, and count as whichever makes the least trouble, unless
-// number tells them.
+// A datagram is known by a hash of its content. Equal ones cannot be told apart, and count as whichever makes the least
+// trouble, unless number tells them.
 type tracker struct {
 	recipient uint16
 	seed      maphash.Seed
@@ -66,8 +67,8 @@ func newTracker(recipient uint16, maxCount int, number func([]byte) (uint64, boo
 	return t
 }
 
-// admit waits until there is room for the first of the payloads, and takes as many as there is room for to be sent now. It returns
-// how many; 0 after stop. Bare says that the last of them is a bare one.
+// admit waits until there is room for the first of the payloads, and takes as many as there is room for to be sent now.
+// It returns how many; 0 after stop. Bare says that the last of them is a bare one.
 func (t *tracker) admit(payloads [][]byte, bare bool, clock func() time.Duration) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

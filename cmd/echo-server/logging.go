@@ -24,7 +24,8 @@ const (
 	complaintRate  = 10 // a second
 )
 
-// complaints logs what peers do wrong, so seldom that peers who do little else cannot fill a disk. What was left out is counted on the next line.
+// complaints logs what peers do wrong, so seldom that peers who do little else cannot fill a disk. What was left out is
+// counted on the next line.
 type complaints struct {
 	log *slog.Logger
 	now func() time.Time

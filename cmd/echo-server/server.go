@@ -33,8 +33,8 @@ const (
 // errDraining is why a connection ends while the server drains.
 var errDraining = errors.New("the server drains")
 
-// server echoes on any number of listeners. Each connection has one goroutine, which reads only when the echoes of what it read before are
-// accepted for sending: a peer that does not read is not read from, and delays nobody else.
+// server echoes on any number of listeners. Each connection has one goroutine, which reads only when the echoes of what
+// it read before are accepted for sending: a peer that does not read is not read from, and delays nobody else.
 type server struct {
 	log        *slog.Logger
 	complaints *complaints
@@ -77,7 +77,8 @@ func (s *server) accept(ln net.Listener, where string) {
 			if s.drained.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return
 			}
-			// The transports wait out what passes, such as a want of file descriptors. Whatever this is, spinning would not help.
+			// The transports wait out what passes, such as a want of file descriptors. Whatever this is, spinning would
+			// not help.
 			wait = min(max(2*wait, minAcceptWait), maxAcceptWait)
 			s.complaints.warn("accept failed", "listener", where, "error", program.Reason(err), "next_try_in", wait)
 			select {
@@ -181,14 +182,16 @@ func (s *server) echo(conn *reconnect.Conn) error {
 	}
 }
 
-// readUntil is when connections that never pause are read no more: halfway to the deadline, which leaves the other half for flushing.
+// readUntil is when connections that never pause are read no more: halfway to the deadline, which leaves the other half
+// for flushing.
 func (s *server) readUntil() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.deadline
 }
 
-// shutdown stops accepting, lets connections end for at most the given time, and then cuts them. It returns how many it cut.
+// shutdown stops accepting, lets connections end for at most the given time, and then cuts them. It returns how many it
+// cut.
 func (s *server) shutdown(limit time.Duration) (cut int) {
 	s.mu.Lock()
 	s.closing = true

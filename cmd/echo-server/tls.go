@@ -12,7 +12,8 @@ import (
 	ttls "github.com/towline-mq/towline/transport/tls"
 )
 
-// certificate makes the TLS configuration for all listeners. The fingerprint is that of a certificate made here, else "".
+// certificate makes the TLS configuration for all listeners. The fingerprint is that of a certificate made here, else
+// "".
 func (o *options) certificate(log *slog.Logger) (cfg *tls.Config, fingerprint string, err error) {
 	if !o.secure() {
 		return nil, "", nil

@@ -185,7 +185,8 @@ func TestInteractive(t *testing.T) {
 
 func TestClientInterrupted(t *testing.T) {
 	s := startServer(t, everywhere(t), "--verbose")
-	// A line first, whose echo says that the client is at work. Load has no output, and is tried again if it was too early.
+	// A line first, whose echo says that the client is at work. Load has no output, and is tried again if it was too
+	// early.
 	for i := range s.urls {
 		cmd := exec.Command(program("echo-client"), s.to(i)...)
 		in, err := cmd.StdinPipe() // stays open

@@ -1,6 +1,8 @@
-// Package blackbox tests the two programs as their users meet them: as processes, through flags, pipes, signals and sockets.
+// Package blackbox tests the two programs as their users meet them: as processes, through flags, pipes, signals and
+// sockets.
 //
-// With TOWLINE_BIG=1 in the environment it also moves a million lines and 256 MiB over each transport, and measures the memory of both programs.
+// With TOWLINE_BIG=1 in the environment it also moves a million lines and 256 MiB over each transport, and measures the
+// memory of both programs.
 package blackbox
 
 import (

@@ -9,8 +9,9 @@ import (
 	"github.com/towline-mq/towline/transport/mem"
 )
 
-// Config is what dialers and listeners need beside the address. Nil, and the zero value, do for tcp and unix. Each field concerns the transports
-// that it names and is ignored by the others. Whoever needs more than this makes the transport's own Dialer.
+// Config is what dialers and listeners need beside the address. Nil, and the zero value, do for tcp and unix. Each
+// field concerns the transports that it names and is ignored by the others. Whoever needs more than this makes the
+// transport's own Dialer.
 type Config struct {
 	// TLS is the TLS configuration, for tls and quic; it is copied. A listener needs one with a certificate, a
 	// dialer without one trusts the system's authorities.
@@ -23,14 +24,15 @@ type Config struct {
 	// Mem is the network in which names of mem are looked up, and must be given for them.
 	Mem *mem.Network
 
-	// UserTimeout is that of tcp.Dialer and tcp.Config, for tcp and tls. 0: 30 s. Negative: the system's own rule, which suits peers
-	// that stop reading for longer.
+	// UserTimeout is that of tcp.Dialer and tcp.Config, for tcp and tls. 0: 30 s. Negative: the system's own rule,
+	// which suits peers that stop reading for longer.
 	UserTimeout time.Duration
 
 	// HandshakeTimeout bounds the handshake of tls and quic. 0: 10 s.
 	HandshakeTimeout time.Duration
 
-	// MaxHandshakes bounds the handshakes that a listener of tls or quic has under way at once. 0: the transport's default.
+	// MaxHandshakes bounds the handshakes that a listener of tls or quic has under way at once. 0: the transport's
+	// default.
 	MaxHandshakes int
 
 	// HandshakeError, if not nil, is told of each peer that a listener of tls or quic did not accept, and why. Many

@@ -12,11 +12,11 @@ import (
 	"github.com/towline-mq/towline/transport/unix"
 )
 
-// Dialer returns a dialer for the URL, one of the value types tcp.Dialer, tls.Dialer, quic.Dialer, unix.Dialer and mem.Dialer. It does not dial yet. Cfg may
-// be nil.
+// Dialer returns a dialer for the URL, one of the value types tcp.Dialer, tls.Dialer, quic.Dialer, unix.Dialer and
+// mem.Dialer. It does not dial yet. Cfg may be nil.
 //
-// The error is an *Error for a URL that nobody can dial, such as one with port 0 or the zero URL, or mem.ErrNoNetwork for mem without a
-// network.
+// The error is an *Error for a URL that nobody can dial, such as one with port 0 or the zero URL, or mem.ErrNoNetwork
+// for mem without a network.
 func (u URL) Dialer(cfg *Config) (transport.Dialer, error) {
 	if cfg == nil {
 		cfg = new(Config)

@@ -28,8 +28,8 @@ func newError(s, problem, example string) *Error {
 	return &Error{s, problem, example}
 }
 
-// Parse reads a URL. The scheme may be in any case; the rest is kept as it is. It resolves no names and touches nothing. Errors are
-// of type *Error.
+// Parse reads a URL. The scheme may be in any case; the rest is kept as it is. It resolves no names and touches
+// nothing. Errors are of type *Error.
 func Parse(s string) (URL, error) {
 	scheme, rest, ok := cutScheme(s)
 	if !ok {
@@ -48,8 +48,8 @@ func Parse(s string) (URL, error) {
 
 const defaultExample = "tcp://127.0.0.1:7000"
 
-// cutScheme splits s at its colon. It takes what stands before for a scheme if it looks like one and either // follows or it is one of ours, so
-// that "localhost:7000" has none.
+// cutScheme splits s at its colon. It takes what stands before for a scheme if it looks like one and either // follows
+// or it is one of ours, so that "localhost:7000" has none.
 func cutScheme(s string) (scheme, rest string, ok bool) {
 	scheme, rest, ok = strings.Cut(s, ":")
 	scheme = strings.ToLower(scheme)

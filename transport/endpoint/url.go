@@ -14,12 +14,13 @@ const (
 	Mem  = "mem"
 )
 
-// URL is an address and the transport that it is for. URLs are comparable, and equal ones name the same place. [Parse] makes one; the
-// zero value names nothing. It can be the target of [flag.TextVar], and a string in JSON.
+// URL is an address and the transport that it is for. URLs are comparable, and equal ones name the same place. [Parse]
+// makes one; the zero value names nothing. It can be the target of [flag.TextVar], and a string in JSON.
 type URL struct {
 	// Scheme is one of the constants of this package.
 	Scheme string
-	// Addr is what the transport takes: "host:port", a path or an abstract name of a Unix socket, a name in a mem.Network.
+	// Addr is what the transport takes: "host:port", a path or an abstract name of a Unix socket, a name in a
+	// mem.Network.
 	Addr string
 }
 

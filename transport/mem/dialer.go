@@ -19,8 +19,8 @@ type Dialer struct {
 }
 
 // DialContext connects, and yields a *[Conn]. As with TCP the connection is ready once it is in the listener's backlog,
-// accepted or not; with the backlog full DialContext waits until there is room, ctx ends, or the listener closes. Ending
-// ctx later changes nothing.
+// accepted or not; with the backlog full DialContext waits until there is room, ctx ends, or the listener closes.
+// Ending ctx later changes nothing.
 //
 // The error is a *[net.OpError] that matches syscall.ECONNREFUSED if nobody listens on the name, the error of ctx,
 // [ErrNoNetwork], or what [Faults.RefuseDials] ordered.

@@ -12,8 +12,8 @@ import (
 var ErrNoNetwork = errors.New("no mem.Network given")
 
 // Network is a set of names that listeners take and dialers find; each value is a world of its own. The zero value is
-// ready. It must not be copied after first use. Its method and its use by [Listen] and [Dialer] are safe from any number
-// of goroutines. It needs no closing: it is empty when its listeners are closed.
+// ready. It must not be copied after first use. Its method and its use by [Listen] and [Dialer] are safe from any
+// number of goroutines. It needs no closing: it is empty when its listeners are closed.
 type Network struct {
 	faults Faults
 

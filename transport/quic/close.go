@@ -94,8 +94,8 @@ func (c *Conn) Close() error {
 	return c.failure("close", err)
 }
 
-// CloseNow is Close that does not wait, as after SetLinger(0): what the peer has not received yet is dropped. It also cuts
-// short a Close that is waiting; both then return an error that matches [net.ErrClosed].
+// CloseNow is Close that does not wait, as after SetLinger(0): what the peer has not received yet is dropped. It also
+// cuts short a Close that is waiting; both then return an error that matches [net.ErrClosed].
 func (c *Conn) CloseNow() error {
 	if err := c.SetLinger(0); err != nil {
 		c.abort(codeAborted, "aborted") // does nothing unless Close is waiting

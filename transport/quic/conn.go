@@ -13,8 +13,8 @@ import (
 )
 
 // Conn is the [net.Conn] that [Dialer.DialContext] and the listener's Accept return: assert to *Conn, or to an
-// interface with the method wanted, to reach what net.Conn lacks. All methods may be called at any time by any number of
-// goroutines; concurrent Reads, and concurrent Writes, take turns.
+// interface with the method wanted, to reach what net.Conn lacks. All methods may be called at any time by any number
+// of goroutines; concurrent Reads, and concurrent Writes, take turns.
 type Conn struct {
 	qc     *quicgo.Conn
 	stream *quicgo.Stream
@@ -60,8 +60,8 @@ func newConn(qc *quicgo.Conn, stream *quicgo.Stream, sock *socket, local net.Add
 }
 
 // Read reads what the peer wrote. It blocks until at least one byte has arrived, the read deadline passes, the
-// connection is closed by either side or broken. After the peer's CloseWrite or Close, and once all is read, the error is
-// [io.EOF]; later failures of the connection do not change that. A peer that aborted or vanished gives an error that
+// connection is closed by either side or broken. After the peer's CloseWrite or Close, and once all is read, the error
+// is [io.EOF]; later failures of the connection do not change that. A peer that aborted or vanished gives an error that
 // matches syscall.ECONNRESET or syscall.ETIMEDOUT, and what had not been read by then may be lost.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.read(p)
@@ -89,9 +89,9 @@ func (c *Conn) read(p []byte) (int, error) {
 }
 
 // Write writes p. It blocks while the peer's receive window (512 KiB to 16 MiB of unread bytes) or the network is full,
-// until the write deadline passes or the connection is closed or broken; the count then tells how much of p was accepted.
-// It may return before the bytes are sent. Once the peer has closed, the error matches syscall.ECONNRESET; after
-// CloseWrite, syscall.EPIPE. p is not kept.
+// until the write deadline passes or the connection is closed or broken; the count then tells how much of p was
+// accepted. It may return before the bytes are sent. Once the peer has closed, the error matches syscall.ECONNRESET;
+// after CloseWrite, syscall.EPIPE. p is not kept.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()

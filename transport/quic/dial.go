@@ -11,19 +11,19 @@ import (
 	quicgo "github.com/quic-go/quic-go"
 )
 
-// Dialer makes QUIC connections to one address. It is a transport.Dialer. Its zero value lacks an address; everything else
-// may stay zero. It may be copied, and must not be changed while it dials.
+// Dialer makes QUIC connections to one address. It is a transport.Dialer. Its zero value lacks an address; everything
+// else may stay zero. It may be copied, and must not be changed while it dials.
 type Dialer struct {
-	// Addr is the peer's "host:port". A name is resolved at each dial, and its addresses tried one after the other, each
-	// a quarter of a second after the one before it or when that failed; the first to complete the handshake wins.
+	// Addr is the peer's "host:port". A name is resolved at each dial, and its addresses tried one after the other,
+	// each a quarter of a second after the one before it or when that failed; the first to complete the handshake wins.
 	Addr string
 
-	// Config is the TLS configuration; it is copied. Nil means the system's root certificates. ServerName is taken from Addr
-	// if it is empty, NextProtos is "towline/1" if it is empty, and the version is TLS 1.3 at least.
+	// Config is the TLS configuration; it is copied. Nil means the system's root certificates. ServerName is taken from
+	// Addr if it is empty, NextProtos is "towline/1" if it is empty, and the version is TLS 1.3 at least.
 	Config *tls.Config
 
-	// GetConfig, if not nil, is called at each dial for what Config would otherwise be, such as the method Client of a tls.Files,
-	// which reads files that have changed.
+	// GetConfig, if not nil, is called at each dial for what Config would otherwise be, such as the method Client of a
+	// tls.Files, which reads files that have changed.
 	GetConfig func() (*tls.Config, error)
 
 	// Socket is the UDP socket to dial from. Nil means one of its own for each connection, closed with it.
@@ -32,8 +32,8 @@ type Dialer struct {
 	// HandshakeTimeout bounds the whole dial, names included. 0 means 10 s.
 	HandshakeTimeout time.Duration
 
-	// IdleTimeout is how long nothing may be heard from the peer before the connection counts as broken. 0 means 30 s. The
-	// shorter one of the two sides applies to both, but a peer's counts as 5 s at least.
+	// IdleTimeout is how long nothing may be heard from the peer before the connection counts as broken. 0 means 30 s.
+	// The shorter one of the two sides applies to both, but a peer's counts as 5 s at least.
 	IdleTimeout time.Duration
 
 	// KeepAlive is the silence after which the peer is pinged, so that only a peer that is gone falls silent for
@@ -41,12 +41,13 @@ type Dialer struct {
 	KeepAlive time.Duration
 }
 
-// DialContext resolves the address, completes the QUIC handshake and returns a *[Conn]. It blocks until then, at most for
-// HandshakeTimeout or until ctx ends; ctx has no effect on the connection afterwards.
+// DialContext resolves the address, completes the QUIC handshake and returns a *[Conn]. It blocks until then, at most
+// for HandshakeTimeout or until ctx ends; ctx has no effect on the connection afterwards.
 //
-// The error is a *[net.OpError]. No answer in time gives true to Timeout() and matches syscall.ETIMEDOUT, a ctx that ended
-// matches ctx's error, a peer that takes no more connections syscall.ECONNREFUSED, a closed Socket [net.ErrClosed],
-// and a QUIC version that the peer does not speak [errors.ErrUnsupported]. A certificate that did not verify is a
+// The error is a *[net.OpError]. No answer in time gives true to Timeout() and matches syscall.ETIMEDOUT, a ctx that
+// ended matches ctx's error, a peer that takes no more connections syscall.ECONNREFUSED, a closed Socket
+// [net.ErrClosed], and a QUIC version that the peer does not speak [errors.ErrUnsupported]. A certificate that did not
+// verify is a
 // *[tls.CertificateVerificationError], and what TLS refused on either side a [tls.AlertError]. A listener that refuses
 // this side's certificate does so after the dial has returned: that error comes from the first Read or Write.
 func (d Dialer) DialContext(ctx context.Context) (net.Conn, error) {

@@ -37,9 +37,10 @@ type Config struct {
 	// costs them a round trip. 0 means 1024.
 	MaxHandshakes int
 
-	// HandshakeError, if not nil, is told of each peer that began a handshake and did not get as far as Accept, and why.
-	// It is called from many goroutines at once, each time from one of its own, and never once the listener is closed. The
-	// address may be forged if the handshake had not got far. Peers beyond MaxHandshakes are refused without a word.
+	// HandshakeError, if not nil, is told of each peer that began a handshake and did not get as far as Accept, and
+	// why. It is called from many goroutines at once, each time from one of its own, and never once the listener is
+	// closed. The address may be forged if the handshake had not got far. Peers beyond MaxHandshakes are refused
+	// without a word.
 	HandshakeError func(remote net.Addr, err error)
 }
 
@@ -53,8 +54,8 @@ const backlog = 1024
 //
 // The listener's Close refuses the connections that were not taken yet and unblocks Accept with an error that matches
 // [net.ErrClosed]. Connections taken before go on, on the same UDP socket, which is closed with the last of them: until
-// then the port stays in use. If the private key in cfg.TLS.Certificates can be exported, a server that was killed and is
-// started again on the same port tells the peers of the old one that their connections are gone.
+// then the port stays in use. If the private key in cfg.TLS.Certificates can be exported, a server that was killed and
+// is started again on the same port tells the peers of the old one that their connections are gone.
 func Listen(ctx context.Context, addr string, cfg *Config) (net.Listener, error) {
 	if cfg == nil || !hasCertificate(cfg.TLS) {
 		return nil, &net.OpError{Op: "listen", Net: "quic", Err: errNoCertificate}
@@ -95,8 +96,8 @@ func hasCertificate(conf *tls.Config) bool {
 	return conf != nil && (len(conf.Certificates) > 0 || conf.GetCertificate != nil || conf.GetConfigForClient != nil)
 }
 
-// resetKey derives the secret behind stateless resets from the private key, so that it survives a restart. It returns nil
-// if there is none to see.
+// resetKey derives the secret behind stateless resets from the private key, so that it survives a restart. It returns
+// nil if there is none to see.
 func resetKey(conf *tls.Config) *quicgo.StatelessResetKey {
 	if len(conf.Certificates) == 0 {
 		return nil

@@ -35,8 +35,8 @@ func interleave(ips []netip.Addr) []netip.Addr {
 }
 
 // race tries the addresses, each a stagger after the one before it or once that failed, and returns the first success.
-// Attempts that are still on their way then are cancelled, and discarded if they succeed all the same. If none succeeds,
-// the error is the first that is not a timeout, since it says more. addrs is not empty.
+// Attempts that are still on their way then are cancelled, and discarded if they succeed all the same. If none
+// succeeds, the error is the first that is not a timeout, since it says more. addrs is not empty.
 func race[T any](
 	ctx context.Context,
 	addrs []netip.AddrPort,

@@ -11,8 +11,8 @@ import (
 	quicgo "github.com/quic-go/quic-go"
 )
 
-// Socket is one UDP socket that many dials share: set it in [Dialer.Socket]. One port, one pair of kernel buffers and one
-// hole in the firewall then serve all connections. Make it with [NewSocket]. Its methods may be called at any time.
+// Socket is one UDP socket that many dials share: set it in [Dialer.Socket]. One port, one pair of kernel buffers and
+// one hole in the firewall then serve all connections. Make it with [NewSocket]. Its methods may be called at any time.
 type Socket struct {
 	s    *socket
 	once sync.Once
@@ -33,8 +33,8 @@ func NewSocket(localAddr string) (*Socket, error) {
 func (s *Socket) LocalAddr() net.Addr { return s.s.udp.LocalAddr() }
 
 // Close ends dialing: dials in progress may finish, later ones fail with an error that matches [net.ErrClosed].
-// Connections go on, and the UDP socket is closed with the last of them. It does not block. The error is always nil, and
-// a second Close does nothing.
+// Connections go on, and the UDP socket is closed with the last of them. It does not block. The error is always nil,
+// and a second Close does nothing.
 func (s *Socket) Close() error {
 	s.once.Do(func() {
 		s.s.mu.Lock()
@@ -119,8 +119,8 @@ func (s *socket) localAddr(remote *net.UDPAddr) net.Addr {
 	return local
 }
 
-// sizedConn is a UDP socket that sizes its own buffers. quic-go would do that too, and log a warning when the kernel gives
-// less, which is nothing a library may do. It leaves alone, and does not measure, the buffers of a socket whose
+// sizedConn is a UDP socket that sizes its own buffers. quic-go would do that too, and log a warning when the kernel
+// gives less, which is nothing a library may do. It leaves alone, and does not measure, the buffers of a socket whose
 // descriptor is out of reach: so this one keeps it back until both buffers are set. All else, offloading and ECN
 // included, works as on the bare socket.
 type sizedConn struct {

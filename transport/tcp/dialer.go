@@ -40,9 +40,9 @@ type Dialer struct {
 
 // DialContext connects to Addr and returns a *[net.TCPConn].
 //
-// A name is resolved at each call. Its addresses are tried in turn, IPv4 and IPv6 racing a little apart (RFC 6555), and the
-// first to answer wins. It blocks until then, until all have failed, or until ctx or NetDialer's own Timeout ends; the
-// error of an ended ctx wraps ctx's. All errors are *[net.OpError].
+// A name is resolved at each call. Its addresses are tried in turn, IPv4 and IPv6 racing a little apart (RFC 6555), and
+// the first to answer wins. It blocks until then, until all have failed, or until ctx or NetDialer's own Timeout ends;
+// the error of an ended ctx wraps ctx's. All errors are *[net.OpError].
 func (d Dialer) DialContext(ctx context.Context) (net.Conn, error) {
 	nd := net.Dialer{}
 	if d.NetDialer != nil {

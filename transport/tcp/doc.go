@@ -6,8 +6,8 @@
 //	conn, err := tcp.Dialer{Addr: "127.0.0.1:7000"}.DialContext(ctx)
 //
 // Connections are plain *[net.TCPConn], on both sides and with nothing around them, so that vectored writes, splice and
-// SyscallConn work as ever. Options are set inside the dial, before the first packet, and hold for every redial.
-// Errors are the *[net.OpError] of package net with their causes; errors.Is(err, syscall.ECONNREFUSED) and its like work.
+// SyscallConn work as ever. Options are set inside the dial, before the first packet, and hold for every redial. Errors
+// are the *[net.OpError] of package net with their causes; errors.Is(err, syscall.ECONNREFUSED) and its like work.
 //
 // What this package does not name, it takes from the caller: a [net.Dialer] and a [net.ListenConfig] of your own are
 // copied and used, with their Control functions run. SO_REUSEPORT, marks, interfaces and Multipath TCP therefore need

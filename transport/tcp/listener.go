@@ -20,14 +20,15 @@ type Config struct {
 	UserTimeout time.Duration
 }
 
-// Listen listens on addr, "host:port". An empty host is every address of the machine, over IPv4 and IPv6; port 0 is a free
-// port that the system chooses and that the listener's Addr tells. Cfg may be nil. The ctx bounds only the resolving of a
-// host name; ending it later changes nothing. Errors are *[net.OpError].
+// Listen listens on addr, "host:port". An empty host is every address of the machine, over IPv4 and IPv6; port 0 is a
+// free port that the system chooses and that the listener's Addr tells. Cfg may be nil. The ctx bounds only the
+// resolving of a host name; ending it later changes nothing. Errors are *[net.OpError].
 //
 // Accept returns *[net.TCPConn]. It does not fail for what passes: when the process or the system is out of file
 // descriptors or memory, or a peer gave up while it waited, Accept tries again, after a wait that doubles from 5 ms to
-// 1 s. So an error of Accept is final, but for a timeout where SetDeadline was called. Close ends all waits at once, and
-// a second Close does no harm. The listener has also the methods SetDeadline, SyscallConn and File of [net.TCPListener].
+// 1 s. So an error of Accept is final, but for a timeout where SetDeadline was called. Close ends all waits at once,
+// and a second Close does no harm. The listener has also the methods SetDeadline, SyscallConn and File of
+// [net.TCPListener].
 func Listen(ctx context.Context, addr string, cfg *Config) (net.Listener, error) {
 	if cfg == nil {
 		cfg = &Config{}
@@ -78,8 +79,8 @@ func (l *listener) acceptOne() (*net.TCPConn, error) {
 		return nil, err
 	}
 	// Not on the listening socket, from which Linux would pass it on: with Multipath TCP, package net's default for
-	// listeners, that socket refuses the option. A failure here means that the peer is gone again, on systems that look;
-	// the connection's first Read tells that better than a failed Accept.
+	// listeners, that socket refuses the option. A failure here means that the peer is gone again, on systems that
+	// look; the connection's first Read tells that better than a failed Accept.
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = setUserTimeout(raw, l.userTimeout)
 	}

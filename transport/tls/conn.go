@@ -22,9 +22,10 @@ const (
 // Conn is a TLS connection whose handshake is done. It is a [net.Conn] of which all methods may be called from several
 // goroutines at once.
 //
-// It does as crypto/tls's own Conn does, with four differences. A Write that met its deadline does not spoil the connection:
-// a later one goes on where it stopped. An alert of the peer, read as an error, is a crypto/tls.AlertError to errors.As. The
-// end of a connection is io.EOF only if the peer said so. And Close waits for a peer that does not read for one second at most.
+// It does as crypto/tls's own Conn does, with four differences. A Write that met its deadline does not spoil the
+// connection: a later one goes on where it stopped. An alert of the peer, read as an error, is a crypto/tls.AlertError
+// to errors.As. The end of a connection is io.EOF only if the peer said so. And Close waits for a peer that does not
+// read for one second at most.
 type Conn struct {
 	tls  *tls.Conn
 	wire *wire
@@ -43,12 +44,12 @@ func newConn(raw net.Conn, cfg *tls.Config, role func(net.Conn, *tls.Config) *tl
 }
 
 // ConnectionState tells what was agreed and who the peer is: PeerCertificates as they came, VerifiedChains as they were
-// verified (empty where a fingerprint was checked instead), NegotiatedProtocol. Its ExportKeyingMaterial derives the same bytes
-// on both sides, which binds what is signed over them to this connection. It does not block.
+// verified (empty where a fingerprint was checked instead), NegotiatedProtocol. Its ExportKeyingMaterial derives the
+// same bytes on both sides, which binds what is signed over them to this connection. It does not block.
 func (c *Conn) ConnectionState() tls.ConnectionState { return c.tls.ConnectionState() }
 
-// NetConn returns the connection that TLS runs on, such as the *[net.TCPConn], for its options. Reading from it, writing to it
-// and closing it spoil the TLS connection.
+// NetConn returns the connection that TLS runs on, such as the *[net.TCPConn], for its options. Reading from it,
+// writing to it and closing it spoil the TLS connection.
 func (c *Conn) NetConn() net.Conn { return c.wire.Conn }
 
 // LocalAddr returns the local address of the connection that TLS runs on.
@@ -60,8 +61,8 @@ func (c *Conn) RemoteAddr() net.Addr { return c.wire.RemoteAddr() }
 // Read reads what the peer wrote. It blocks until there is something, the peer has closed its side (io.EOF), the read
 // deadline passes, or the connection is closed.
 //
-// A connection that ended without the peer's close_notify is an error that matches io.ErrUnexpectedEOF, wherever it ended: somebody
-// on the way may have cut it off, or the peer died.
+// A connection that ended without the peer's close_notify is an error that matches io.ErrUnexpectedEOF, wherever it
+// ended: somebody on the way may have cut it off, or the peer died.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.tls.Read(p)
 	switch {
@@ -78,8 +79,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 // Write writes all of p. It blocks while the peer does not read, until the write deadline passes or the connection is
 // closed.
 //
-// An error with a Timeout leaves the connection whole. The n bytes that Write then returns have been taken: they will go
-// out, with the last of them maybe still held back, before the bytes of the next Write, and at the latest at Close.
+// An error with a Timeout leaves the connection whole. The n bytes that Write then returns have been taken: they will
+// go out, with the last of them maybe still held back, before the bytes of the next Write, and at the latest at Close.
 // Any other error is final.
 func (c *Conn) Write(p []byte) (n int, err error) {
 	c.writing.Lock()
@@ -105,8 +106,8 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	}
 }
 
-// CloseWrite tells the peer, by close_notify, that nothing more will be written; the peer's Read returns io.EOF, and its
-// bytes can still be read here. It blocks for 5 s at most, if the peer does not read. Write fails from then on.
+// CloseWrite tells the peer, by close_notify, that nothing more will be written; the peer's Read returns io.EOF, and
+// its bytes can still be read here. It blocks for 5 s at most, if the peer does not read. Write fails from then on.
 func (c *Conn) CloseWrite() error {
 	if err := c.tls.CloseWrite(); err != nil {
 		return err
@@ -114,10 +115,10 @@ func (c *Conn) CloseWrite() error {
 	return c.wire.cutShort()
 }
 
-// Close tells the peer so by close_notify and closes the connection. Reads and writes under way return errors that match
-// [net.ErrClosed]. It blocks for 1 s at most, if the peer does not read; the error then matches [os.ErrDeadlineExceeded], and
-// the peer sees the connection end without a close_notify, as it does if a Write was under way. A second Close does no
-// harm and returns an error that matches net.ErrClosed.
+// Close tells the peer so by close_notify and closes the connection. Reads and writes under way return errors that
+// match [net.ErrClosed]. It blocks for 1 s at most, if the peer does not read; the error then matches
+// [os.ErrDeadlineExceeded], and the peer sees the connection end without a close_notify, as it does if a Write was
+// under way. A second Close does no harm and returns an error that matches net.ErrClosed.
 func (c *Conn) Close() error {
 	late := time.AfterFunc(closeWait, func() { _ = c.wire.Close() })
 	err := c.tls.Close()
@@ -132,12 +133,12 @@ func (c *Conn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
-// SetReadDeadline sets when Read gives up, with an error that matches [os.ErrDeadlineExceeded]. It also ends a Read that
-// blocks now. The zero time means never. A Read after such an error goes on as if nothing had happened.
+// SetReadDeadline sets when Read gives up, with an error that matches [os.ErrDeadlineExceeded]. It also ends a Read
+// that blocks now. The zero time means never. A Read after such an error goes on as if nothing had happened.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.wire.SetReadDeadline(t) }
 
-// SetWriteDeadline sets when Write gives up, with an error that matches [os.ErrDeadlineExceeded]. It also ends a Write that
-// blocks now. The zero time means never.
+// SetWriteDeadline sets when Write gives up, with an error that matches [os.ErrDeadlineExceeded]. It also ends a Write
+// that blocks now. The zero time means never.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -14,11 +14,11 @@ import (
 
 const defaultHandshakeTimeout = 10 * time.Second
 
-// Dialer dials one TLS server. Only Addr must be set. It is a value: copy it freely; several goroutines may dial with it
-// at once.
+// Dialer dials one TLS server. Only Addr must be set. It is a value: copy it freely; several goroutines may dial with
+// it at once.
 type Dialer struct {
-	// Addr is the server, "host:port". Its host is the name that the server's certificate must have, unless Config names
-	// another.
+	// Addr is the server, "host:port". Its host is the name that the server's certificate must have, unless Config
+	// names another.
 	Addr string
 
 	// Config is copied at each dial, never changed. Nil: the system's authorities and no certificate of one's own.
@@ -41,8 +41,8 @@ type Dialer struct {
 
 // DialContext connects, makes the handshake, verifies the server, and returns a [*Conn].
 //
-// It blocks until then, until HandshakeTimeout has passed, or until ctx ends; the error of an ended ctx wraps ctx's, and
-// the error of a slow handshake answers true to Timeout and matches [os.ErrDeadlineExceeded]. Errors of Under are
+// It blocks until then, until HandshakeTimeout has passed, or until ctx ends; the error of an ended ctx wraps ctx's,
+// and the error of a slow handshake answers true to Timeout and matches [os.ErrDeadlineExceeded]. Errors of Under are
 // returned as they are; the package comment tells those of the handshake.
 func (d Dialer) DialContext(ctx context.Context) (net.Conn, error) {
 	cfg := d.Config

@@ -10,18 +10,18 @@
 // [ALPN] is spoken unless the caller names others. A connection is ready when it is handed out: its handshake is done,
 // and the peer's certificate has been verified and can be had from [Conn.ConnectionState].
 //
-// A listener makes its handshakes beside each other, each with a deadline and all with a cap, so that peers which connect
-// and say nothing delay nobody. See [Config].
+// A listener makes its handshakes beside each other, each with a deadline and all with a cap, so that peers which
+// connect and say nothing delay nobody. See [Config].
 //
 // Certificates come from files that are read again when they change ([Files]), from memory ([SelfSigned]), or from
-// anywhere that crypto/tls can take them from. A client trusts the system's authorities, those of a file, or a certificate
-// whose [Fingerprint] it was given ([PinFingerprint]).
+// anywhere that crypto/tls can take them from. A client trusts the system's authorities, those of a file, or a
+// certificate whose [Fingerprint] it was given ([PinFingerprint]).
 //
 // Errors say what to do about them and keep their cause: a certificate that does not verify is a
 // *crypto/tls.CertificateVerificationError around an x509.HostnameError, x509.UnknownAuthorityError or
-// x509.CertificateInvalidError, a peer that does not speak TLS a crypto/tls.RecordHeaderError, and an alert of the peer a
-// crypto/tls.AlertError. Note that TLS 1.3 lets a client finish before the server has looked at its certificate: a server's
-// refusal of it arrives with the client's first Read.
+// x509.CertificateInvalidError, a peer that does not speak TLS a crypto/tls.RecordHeaderError, and an alert of the peer
+// a crypto/tls.AlertError. Note that TLS 1.3 lets a client finish before the server has looked at its certificate: a
+// server's refusal of it arrives with the client's first Read.
 //
 // A stream ends with io.EOF only if the peer said so, by close_notify. One that is cut, even between two records, where
 // crypto/tls sees no difference, is io.ErrUnexpectedEOF.

@@ -57,8 +57,8 @@ func (p party) fail(cause error, format string, args ...any) error {
 	return &failure{text: fmt.Sprintf(format, args...), causes: []error{cause}}
 }
 
-// checkALPN refuses a server that knows no ALPN, which crypto/tls lets pass. To programs it is the same error as an alert
-// from a server that does.
+// checkALPN refuses a server that knows no ALPN, which crypto/tls lets pass. To programs it is the same error as an
+// alert from a server that does.
 func (p party) checkALPN(cs tls.ConnectionState) error {
 	if len(p.cfg.NextProtos) == 0 || cs.NegotiatedProtocol != "" {
 		return nil

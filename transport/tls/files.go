@@ -14,9 +14,9 @@ import (
 
 const defaultFilesInterval = time.Second
 
-// Files reads certificates from files, and reads them again when the files change, so that a renewed certificate needs no
-// restart. Fill in the fields, then call Server or Client; do not change or copy it afterwards. Several goroutines may use it at
-// once. It runs none of its own: the files are looked at when a handshake needs them.
+// Files reads certificates from files, and reads them again when the files change, so that a renewed certificate needs
+// no restart. Fill in the fields, then call Server or Client; do not change or copy it afterwards. Several goroutines
+// may use it at once. It runs none of its own: the files are looked at when a handshake needs them.
 //
 // If a file has become unreadable, or a certificate does not match its key (as when one of the two has been written and
 // the other not yet), what was read before stays in use, OnError is told, and the next look tries again.
@@ -25,8 +25,8 @@ type Files struct {
 	// PEM. They may be one file. A server needs them; on a client, both empty means that it has no certificate.
 	Cert, Key string
 
-	// CA is the path of the authorities, in PEM, that sign the other side's certificates. A server that has it demands a
-	// certificate of each client; empty, it asks for none. A client trusts these authorities and no others; empty, it
+	// CA is the path of the authorities, in PEM, that sign the other side's certificates. A server that has it demands
+	// a certificate of each client; empty, it asks for none. A client trusts these authorities and no others; empty, it
 	// trusts the system's.
 	CA string
 
@@ -53,8 +53,8 @@ type material struct {
 }
 
 // Server reads the files and returns a configuration for a server, for Config.TLS of this package or for any other that
-// takes one. Its certificate and its authorities follow the files by themselves. Change it as you like before it is used:
-// ClientAuth, for one, to accept clients without a certificate too. It blocks only to read.
+// takes one. Its certificate and its authorities follow the files by themselves. Change it as you like before it is
+// used: ClientAuth, for one, to accept clients without a certificate too. It blocks only to read.
 func (f *Files) Server() (*tls.Config, error) {
 	if f.Cert == "" {
 		return nil, errors.New("tls: a server needs Files.Cert and Files.Key")
@@ -81,8 +81,9 @@ func (f *Files) Server() (*tls.Config, error) {
 	return cfg, nil
 }
 
-// Client returns a configuration for a client, with the certificate and the authorities that the files hold now. Call it for
-// each dial, as [Dialer.GetConfig] does. Only the first call fails for what the files hold; it blocks only to read.
+// Client returns a configuration for a client, with the certificate and the authorities that the files hold now. Call
+// it for each dial, as [Dialer.GetConfig] does. Only the first call fails for what the files hold; it blocks only to
+// read.
 func (f *Files) Client() (*tls.Config, error) {
 	m, err := f.current()
 	if err != nil {

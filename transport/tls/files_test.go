@@ -82,7 +82,8 @@ func TestInterval(t *testing.T) {
 	}
 }
 
-// A file whose time and size are the same as before is not read again, once it is old enough for that to mean something.
+// A file whose time and size are the same as before is not read again, once it is old enough for that to mean
+// something.
 func TestUnchangedFilesAreNotReadAgain(t *testing.T) {
 	dir := t.TempDir()
 	a := newAuthority(t)

@@ -20,15 +20,17 @@ func Fingerprint(cert *x509.Certificate) string {
 	return fingerprintPrefix + hex.EncodeToString(sum[:])
 }
 
-// PinFingerprint makes a client that uses cfg accept exactly the servers whose certificate has one of the fingerprints, in the
-// form that [Fingerprint] returns; upper case, and colons between the digits, will do too. Several serve a change of certificates.
+// PinFingerprint makes a client that uses cfg accept exactly the servers whose certificate has one of the fingerprints,
+// in the form that [Fingerprint] returns; upper case, and colons between the digits, will do too. Several serve a
+// change of certificates.
 //
 // Nothing else about the certificate is checked: not its name, its authority, nor its time. That the server holds the
 // certificate's key is proved by the handshake all the same. A VerifyConnection that cfg already has still runs, after
-// the check. A certificate with another fingerprint fails the handshake with a *crypto/tls.CertificateVerificationError.
+// the check. A certificate with another fingerprint fails the handshake with a
+// *crypto/tls.CertificateVerificationError.
 //
-// It works by InsecureSkipVerify and VerifyConnection, so cfg serves any package that takes a crypto/tls.Config. It returns an
-// error, and leaves cfg as it was, if a fingerprint is malformed or none is given. Cfg must not be nil.
+// It works by InsecureSkipVerify and VerifyConnection, so cfg serves any package that takes a crypto/tls.Config. It
+// returns an error, and leaves cfg as it was, if a fingerprint is malformed or none is given. Cfg must not be nil.
 func PinFingerprint(cfg *tls.Config, fingerprints ...string) error {
 	if len(fingerprints) == 0 {
 		return errors.New("tls: no fingerprint to pin")

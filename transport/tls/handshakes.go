@@ -5,8 +5,8 @@ import (
 	"net"
 )
 
-// handshakes are those that a listener has under way, in two queues with the oldest in front: of peers that have not said
-// a word of TLS yet, and of peers that have. It has no lock of its own.
+// handshakes are those that a listener has under way, in two queues with the oldest in front: of peers that have not
+// said a word of TLS yet, and of peers that have. It has no lock of its own.
 type handshakes struct {
 	silent, spoken list.List
 }

@@ -44,17 +44,17 @@ type Config struct {
 	// the oldest of all.
 	MaxHandshakes int
 
-	// HandshakeError, if not nil, is told of each handshake that failed, was refused, or was dropped, but not of those that
-	// Close ends. It runs on the goroutine of its handshake, several at a time, and Close waits for it: it must not call
-	// Close. Nil: silent.
+	// HandshakeError, if not nil, is told of each handshake that failed, was refused, or was dropped, but not of those
+	// that Close ends. It runs on the goroutine of its handshake, several at a time, and Close waits for it: it must
+	// not call Close. Nil: silent.
 	HandshakeError func(remote net.Addr, err error)
 
 	// TCP has the settings of the TCP listener that [Listen] opens. Nil: the defaults. [NewListener] ignores it.
 	TCP *tcp.Config
 }
 
-// Listen listens for TLS on addr, "host:port", over TCP. It is [NewListener] over [tcp.Listen], which tells what addr and ctx mean
-// and which errors there are.
+// Listen listens for TLS on addr, "host:port", over TCP. It is [NewListener] over [tcp.Listen], which tells what addr
+// and ctx mean and which errors there are.
 func Listen(ctx context.Context, addr string, cfg *Config) (net.Listener, error) {
 	// First of all, for nothing is to be undone if it is wrong.
 	l, err := newListener(cfg)
@@ -69,17 +69,17 @@ func Listen(ctx context.Context, addr string, cfg *Config) (net.Listener, error)
 	return l, nil
 }
 
-// NewListener serves TLS on the connections that inner accepts, and owns inner from then on. It returns an error, and leaves
-// inner as it was, if cfg has no certificate or a setting that makes no sense. It does not block.
+// NewListener serves TLS on the connections that inner accepts, and owns inner from then on. It returns an error, and
+// leaves inner as it was, if cfg has no certificate or a setting that makes no sense. It does not block.
 //
-// Connections are accepted and handshakes made in the background, whether or not Accept is called, until 128 wait for it.
-// Accept returns a [*Conn] whose handshake is done. It blocks until there is one, or until Close. Errors of inner's
+// Connections are accepted and handshakes made in the background, whether or not Accept is called, until 128 wait for
+// it. Accept returns a [*Conn] whose handshake is done. It blocks until there is one, or until Close. Errors of inner's
 // Accept that call themselves temporary are waited out; any other ends the listener, and Accept returns it once all
 // earlier connections have been handed out.
 //
-// Close closes inner, ends the handshakes under way, closes the connections that nobody has accepted, and returns when all
-// that is done; it may take 1 s if one of their peers does not read. Connections that were accepted live on. A second Close does
-// no harm and returns the same.
+// Close closes inner, ends the handshakes under way, closes the connections that nobody has accepted, and returns when
+// all that is done; it may take 1 s if one of their peers does not read. Connections that were accepted live on. A
+// second Close does no harm and returns the same.
 func NewListener(inner net.Listener, cfg *Config) (net.Listener, error) {
 	l, err := newListener(cfg)
 	if err != nil {
@@ -135,8 +135,8 @@ func newListener(cfg *Config) (*listener, error) {
 	return l, nil
 }
 
-// watchHellos makes cfg tell which clients have spoken, and holds what the user's own GetConfigForClient returns to the same
-// rules as cfg.
+// watchHellos makes cfg tell which clients have spoken, and holds what the user's own GetConfigForClient returns to the
+// same rules as cfg.
 func (l *listener) watchHellos(cfg *tls.Config) {
 	users := cfg.GetConfigForClient
 	cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -250,7 +250,8 @@ func (l *listener) pause(d time.Duration) {
 	}
 }
 
-// waitForRoom waits while as many connections as may be are waiting for Accept. It returns false when the listener is closed.
+// waitForRoom waits while as many connections as may be are waiting for Accept. It returns false when the listener is
+// closed.
 func (l *listener) waitForRoom() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -16,8 +16,8 @@ import (
 
 // SelfSigned makes a certificate for the hosts, which are names or IP addresses without a port; with none given, for
 // localhost, 127.0.0.1 and ::1. It serves a server or a client, holds a new ECDSA P-256 key, is valid from an hour ago,
-// for clocks that differ, until 365 days from now, and is kept nowhere. No authority stands behind it: peers trust it by its
-// [Fingerprint], or with its Leaf among their authorities.
+// for clocks that differ, until 365 days from now, and is kept nowhere. No authority stands behind it: peers trust it
+// by its [Fingerprint], or with its Leaf among their authorities.
 func SelfSigned(hosts ...string) (tls.Certificate, error) {
 	if len(hosts) == 0 {
 		hosts = []string{"localhost", "127.0.0.1", "::1"}

@@ -9,17 +9,18 @@ import (
 	"sync/atomic"
 )
 
-// maxRest bounds what a wire keeps. One Write's piece makes some 17 KiB of it; the rest is room for what crypto/tls sends by
-// itself.
+// maxRest bounds what a wire keeps. One Write's piece makes some 17 KiB of it; the rest is room for what crypto/tls
+// sends by itself.
 const maxRest = 64 << 10
 
-// wire lies between crypto/tls and the connection. A write that meets its deadline leaves a part of a record behind, after
-// which crypto/tls gives the connection up. A wire keeps that part instead, tells crypto/tls that all is well, and
-// sends it before anything else later on.
+// wire lies between crypto/tls and the connection. A write that meets its deadline leaves a part of a record behind,
+// after which crypto/tls gives the connection up. A wire keeps that part instead, tells crypto/tls that all is well,
+// and sends it before anything else later on.
 //
 // Invariant: bytes reach the connection in the order in which crypto/tls wrote them, none twice, none left out.
 //
-// It also remembers whether the connection ended, which crypto/tls, for the sake of old web servers, takes for the peer's goodbye.
+// It also remembers whether the connection ended, which crypto/tls, for the sake of old web servers, takes for the
+// peer's goodbye.
 type wire struct {
 	net.Conn
 

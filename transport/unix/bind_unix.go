@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bind makes the socket file and listens on it. Package net does both in one step, which leaves a moment in which a file
-// with wider permissions than asked for takes connections; here the permissions come in between, while the system still
-// refuses everyone. (Setting the umask instead would change it for the whole process.)
+// bind makes the socket file and listens on it. Package net does both in one step, which leaves a moment in which a
+// file with wider permissions than asked for takes connections; here the permissions come in between, while the system
+// still refuses everyone. (Setting the umask instead would change it for the whole process.)
 func bind(_ context.Context, path string, mode fs.FileMode) (*net.UnixListener, error) {
 	// As package net does where SOCK_CLOEXEC is missing: no fork may come between the two calls.
 	syscall.ForkLock.RLock()
@@ -61,9 +61,9 @@ const (
 	lockSpacing = 5 * time.Millisecond
 )
 
-// lockDir keeps other Towline listeners from looking at, removing and making socket files in dir, until unlock is called. The
-// lock lives in the system's memory, ends with the process, and is advisory: one that cannot be had, because the
-// directory is not readable, or is locked by something else for long, is done without.
+// lockDir keeps other Towline listeners from looking at, removing and making socket files in dir, until unlock is
+// called. The lock lives in the system's memory, ends with the process, and is advisory: one that cannot be had,
+// because the directory is not readable, or is locked by something else for long, is done without.
 func lockDir(ctx context.Context, dir string) (unlock func()) {
 	f, err := os.Open(dir)
 	if err != nil {

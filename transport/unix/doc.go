@@ -4,11 +4,11 @@
 //	conn, err := unix.Dialer{Path: "/run/echo.sock"}.DialContext(ctx)
 //
 // A path is that of a socket file, or, on Linux, an abstract name such as "@echo", which has no file and goes away with
-// its listener. (A file whose name begins with @ is "./@echo".) Connections are plain *[net.UnixConn] with nothing around
-// them, so that descriptors and credentials of the peer can be had through them.
+// its listener. (A file whose name begins with @ is "./@echo".) Connections are plain *[net.UnixConn] with nothing
+// around them, so that descriptors and credentials of the peer can be had through them.
 //
-// Addresses: the listening side's LocalAddr and the dialling side's RemoteAddr are the path. The dialling side has no name,
-// so its LocalAddr, and the RemoteAddr that the listening side sees, are empty.
+// Addresses: the listening side's LocalAddr and the dialling side's RemoteAddr are the path. The dialling side has no
+// name, so its LocalAddr, and the RemoteAddr that the listening side sees, are empty.
 //
 // A listener promises four things about its socket file. It has its final permissions before anyone can connect. A file
 // that a dead process left behind is replaced. What is alive, and what is no socket, is never touched. And Close

@@ -27,20 +27,20 @@ type Config struct {
 // Listen listens on a socket file at path, or, on Linux, under an abstract name such as "@echo". Cfg may be nil.
 // Errors are *[net.OpError].
 //
-// If there is a socket file at path already, Listen connects to it. Where something answers, or where this process may not
-// ask, the error is EADDRINUSE (a listening Towline program sees a connection that comes and goes). Where nothing answers
-// several times in a row, the file is a dead process's and is replaced. Anything that is not a socket is left alone, and
-// the error matches ENOTSOCK. Of several processes that start at once, exactly one gets the path, even over a dead
-// process's file: they take turns by a lock on the directory, which leaves no file behind. That holds where the system has
-// such locks (not on Windows) and for Towline programs among themselves.
+// If there is a socket file at path already, Listen connects to it. Where something answers, or where this process may
+// not ask, the error is EADDRINUSE (a listening Towline program sees a connection that comes and goes). Where nothing
+// answers several times in a row, the file is a dead process's and is replaced. Anything that is not a socket is left
+// alone, and the error matches ENOTSOCK. Of several processes that start at once, exactly one gets the path, even over
+// a dead process's file: they take turns by a lock on the directory, which leaves no file behind. That holds where the
+// system has such locks (not on Windows) and for Towline programs among themselves.
 //
-// Listen blocks for some 20 ms to look at an old file, and for at most a second where the directory is locked; ending ctx
-// ends both. Ending it later changes nothing.
+// Listen blocks for some 20 ms to look at an old file, and for at most a second where the directory is locked; ending
+// ctx ends both. Ending it later changes nothing.
 //
 // Accept returns *[net.UnixConn]. It does not fail for what passes, such as a want of file descriptors: it tries again,
-// after a wait that doubles from 5 ms to 1 s. Close ends all waits and removes the socket file, unless it has been replaced
-// or [net.UnixListener.SetUnlinkOnClose] was called with false; a second Close does no harm. The listener has also the
-// methods SetDeadline, SyscallConn and File of [net.UnixListener].
+// after a wait that doubles from 5 ms to 1 s. Close ends all waits and removes the socket file, unless it has been
+// replaced or [net.UnixListener.SetUnlinkOnClose] was called with false; a second Close does no harm. The listener has
+// also the methods SetDeadline, SyscallConn and File of [net.UnixListener].
 func Listen(ctx context.Context, path string, cfg *Config) (net.Listener, error) {
 	if cfg == nil {
 		cfg = &Config{}

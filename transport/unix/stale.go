@@ -47,8 +47,8 @@ func removeStale(ctx context.Context, path string) error {
 	return err // if the file has changed meanwhile, bind will find it in use
 }
 
-// nobodyListens connects to path. Only a refusal shows that there is no listener, and not even a single one does: there is none
-// yet between bind and listen of one that starts, and BSD systems refuse while a listener's queue is full.
+// nobodyListens connects to path. Only a refusal shows that there is no listener, and not even a single one does: there
+// is none yet between bind and listen of one that starts, and BSD systems refuse while a listener's queue is full.
 func nobodyListens(ctx context.Context, path string) (bool, error) {
 	d := net.Dialer{Timeout: probeTimeout}
 	for i := range probes {

@@ -1,4 +1,5 @@
-// Package program holds what Towline's programs have in common on the command line: exit codes, flags, version, and errors in one line.
+// Package program holds what Towline's programs have in common on the command line: exit codes, flags, version, and
+// errors in one line.
 package program
 
 import (
@@ -30,8 +31,8 @@ func (e *UsageError) Error() string { return e.Problem }
 // Usagef makes a UsageError.
 func Usagef(format string, args ...any) error { return &UsageError{fmt.Sprintf(format, args...)} }
 
-// Parse reads flags, which may stand before and behind other arguments, and returns those others. "--" ends the flags. The error
-// is flag.ErrHelp or a *UsageError; nothing is printed.
+// Parse reads flags, which may stand before and behind other arguments, and returns those others. "--" ends the flags.
+// The error is flag.ErrHelp or a *UsageError; nothing is printed.
 func Parse(fs *flag.FlagSet, args []string) (others []string, err error) {
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {}

@@ -22,8 +22,8 @@ const (
 	alertCertificateRequired tls.AlertError = 116
 )
 
-// Reason puts an error in words for one line of a program's output: its last cause rather than the chain that led there, and with
-// the flags that help, of which echo-client has the names.
+// Reason puts an error in words for one line of a program's output: its last cause rather than the chain that led
+// there, and with the flags that help, of which echo-client has the names.
 func Reason(err error) string {
 	if text := certificate(err); text != "" {
 		return text
@@ -64,7 +64,8 @@ func certificate(err error) string {
 	return OneLine(err.Error())
 }
 
-// OneLine returns text without line breaks and other control characters, and without the name of the package that an error is from.
+// OneLine returns text without line breaks and other control characters, and without the name of the package that an
+// error is from.
 func OneLine(text string) string {
 	for _, name := range []string{"tls: ", "quic: ", "datagram: ", "reconnect: "} {
 		text = strings.TrimPrefix(text, name)

@@ -1,5 +1,5 @@
-// Package accept is the patience that listeners need: an Accept that fails for want of descriptors, or because a peer gave up,
-// is worth another try.
+// Package accept is the patience that listeners need: an Accept that fails for want of descriptors, or because a peer
+// gave up, is worth another try.
 package accept
 
 import (
@@ -15,8 +15,8 @@ const (
 )
 
 // Retry calls accept until it succeeds or fails for good. Between two tries it waits, the longer the more of them
-// failed, and for no longer than until done is closed: a loop without a wait would take a whole processor for as long as
-// descriptors are short.
+// failed, and for no longer than until done is closed: a loop without a wait would take a whole processor for as long
+// as descriptors are short.
 func Retry[T any](done <-chan struct{}, accept func() (T, error)) (T, error) {
 	for wait := MinWait; ; wait = min(2*wait, MaxWait) {
 		c, err := accept()
@@ -32,8 +32,9 @@ func Retry[T any](done <-chan struct{}, accept func() (T, error)) (T, error) {
 	}
 }
 
-// Passing tells whether the cause of a failed accept may go away by itself. Besides want of descriptors and memory, that is
-// an error of the connection that was to be accepted: Linux reports those here too (accept(2), "Error handling").
+// Passing tells whether the cause of a failed accept may go away by itself. Besides want of descriptors and memory,
+// that is an error of the connection that was to be accepted: Linux reports those here too (accept(2), "Error
+// handling").
 func Passing(err error) bool {
 	errno, ok := errors.AsType[syscall.Errno](err)
 	if !ok {
