@@ -84,9 +84,14 @@ func (b *Buffer) appendFraming(d Datagram) error {
 	s := b.tail()
 	out, err := b.framing.Append(s.b[s.n:s.n], d)
 	switch {
-	case err != nil || len(out) == 0:
+	case err != nil:
 		b.dropEmptyTail()
 		return err
+	case len(out) == 0:
+		b.dropEmptyTail()
+		return &FrameError{
+			Err: ErrFraming, Sending: true, Value: uint64(len(d.Payload)), Detail: "the framing made no bytes of it",
+		}
 	case len(out) <= segmentSize-s.n:
 		// Copying is a no-op where the framing used the room it was given.
 		s.n += copy(s.b[s.n:], out)

@@ -33,10 +33,12 @@ func (o *Options) framing() Framing {
 }
 
 // Framing is a codec between datagrams and a stream of bytes. Implementations hold no state of one stream: the same
-// value serves both directions of many connections at once.
+// value serves both directions of many connections at once. Its methods are called under locks: they must not panic, nor
+// wait for anything.
 type Framing interface {
 	// Append appends the frame of d to dst and returns the longer slice. A datagram that cannot be expressed
-	// is an error that matches ErrFraming; dst is then returned as it was. d.Payload must not be kept.
+	// is an error that matches ErrFraming; dst is then returned as it was. A frame has one byte at least.
+	// d.Payload must not be kept.
 	Append(dst []byte, d Datagram) ([]byte, error)
 
 	// Next takes the frame at the start of src.

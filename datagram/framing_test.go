@@ -286,7 +286,8 @@ func TestHostileFraming(t *testing.T) {
 	})
 }
 
-// An encoder may give nothing, more than fits, or memory of its own: the Buffer takes what it says.
+// An encoder may give more than fits, or memory of its own: the Buffer takes what it says. Nothing is no frame: it could
+// never be seen to be written.
 func TestBufferTakesAnyEncoding(t *testing.T) {
 	for _, before := range []int{0, 1, datagram.SegmentSize - 5, datagram.SegmentSize - 1, datagram.SegmentSize} {
 		for _, n := range []int{0, 1, 4, 5, 6, datagram.SegmentSize - 1, datagram.SegmentSize, datagram.SegmentSize + 1, 3 * datagram.SegmentSize} {
@@ -299,8 +300,14 @@ func TestBufferTakesAnyEncoding(t *testing.T) {
 			})
 			for _, own = range []bool{false, true} {
 				b := datagram.NewBuffer(&datagram.Options{Framing: enc})
-				require.NoError(t, b.Append(datagram.Datagram{Payload: pattern(1, before)}))
-				require.NoError(t, b.Append(datagram.Datagram{Payload: pattern(2, n)}))
+				for _, p := range [][]byte{pattern(1, before), pattern(2, n)} {
+					err := b.Append(datagram.Datagram{Payload: p})
+					if len(p) == 0 {
+						require.ErrorIs(t, err, datagram.ErrFraming)
+					} else {
+						require.NoError(t, err)
+					}
+				}
 				require.Equal(t, before+n, b.Len())
 				if b.Len() == 0 {
 					require.Zero(t, b.Segments(), "an empty Buffer holds nothing")

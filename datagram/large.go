@@ -6,8 +6,8 @@ import (
 )
 
 // large gathers a frame that is too long to take memory for on the word of its header. It fills pooled segments
-// until no more than maxAhead bytes are missing, then moves everything into one buffer of the frame's length, and the
-// rest is read straight into that.
+// until less than maxAhead bytes are missing, then moves everything into one buffer of the frame's length, and the rest
+// is read straight into that.
 type large struct {
 	size int // of the whole frame
 	have int
@@ -37,12 +37,12 @@ func (l *large) room() []byte {
 func (l *large) add(n int) bool {
 	l.segs[len(l.segs)-1].n += n
 	l.have += n
-	return l.size-l.have <= maxAhead
+	return l.size-l.have <= maxAhead-peekSize
 }
 
 // join returns the buffer of the whole frame, with the bytes that have arrived, and gives the segments back.
 func (l *large) join() (slab []byte, have int) {
-	slab = make([]byte, min(l.size+peekSize-HeaderSize, l.have+maxAhead))
+	slab = frameSlab(l.size, l.have)
 	for _, s := range l.segs {
 		have += copy(slab[have:], s.b[:s.n])
 		segments.Put(s.b)
@@ -74,14 +74,24 @@ func release(buf []byte) {
 	releasedPools[bits.Len(uint(len(buf)))-1-minReleased].Put(&buf)
 }
 
-// released returns a buffer of at least size bytes that Release was given, or nil.
-func released(size int) []byte {
+// frameSlab returns a buffer for a large frame of size bytes, of which have arrived, if possible with room for the
+// beginning of the next one.
+//
+// Invariant: it is no longer than have + maxAhead, also when it comes from Release: what one connection gave back
+// is no gift to the claims of another. The caller sees to size <= have + maxAhead.
+func frameSlab(size, have int) []byte {
 	first := bits.Len(uint(size)) - 1
 	for class := first; class <= min(first+1, maxReleased); class++ {
 		buf, _ := releasedPools[class-minReleased].Get().(*[]byte)
-		if buf != nil && len(*buf) >= size {
+		switch {
+		case buf == nil:
+		case len(*buf) < size:
+			// Of no use here, and rarely of use elsewhere: sizes tend to repeat.
+		case len(*buf) > have+maxAhead:
+			releasedPools[class-minReleased].Put(buf)
+		default:
 			return *buf
 		}
 	}
-	return nil
+	return make([]byte, min(size+peekSize-HeaderSize, have+maxAhead))
 }

@@ -114,7 +114,7 @@ func (r *Reader) took(to int) {
 // buffer, for Release to give back, and what arrived behind the frame moves to other memory, so that a small payload
 // kept for long does not keep a large one's.
 func (r *Reader) tookLarge(from, to int) []byte {
-	slab, alone := r.slab, r.start == 0 && !r.handed && len(r.slab)-to <= peekSize
+	slab, alone := r.slab, r.start == 0 && len(r.slab)-to <= peekSize
 	r.took(to)
 	if !alone {
 		return slab[from:to:to]
@@ -265,13 +265,6 @@ func (r *Reader) room() []byte {
 	if free := len(r.slab) - r.end; r.start+want <= len(r.slab) && (have > 0 || free >= minFree) {
 		return r.ahead()
 	}
-	large := r.framing == nil && want >= largeFrame
-	if large {
-		if slab := released(want); slab != nil {
-			r.moveTo(slab)
-			return r.ahead()
-		}
-	}
 	switch {
 	case r.framing != nil:
 		// Twice what has arrived, or the search for the end of a long frame would copy it over and over.
@@ -282,8 +275,8 @@ func (r *Reader) room() []byte {
 		return r.large.room()
 	case have == 0 && r.peek:
 		r.move(peekSize)
-	case large:
-		r.move(min(want+peekSize-HeaderSize, have+maxAhead))
+	case want >= largeFrame:
+		r.moveTo(frameSlab(want, have))
 	default:
 		r.move(max(r.slabSize, want))
 	}

@@ -85,3 +85,23 @@ func TestReleaseOfAnything(t *testing.T) {
 	}
 	datagram.Release(datagram.Datagram{})
 }
+
+// A large buffer that was given back is no gift to a header that announces a large frame and brings nothing.
+func TestReleasedMemoryIsNotHeldByClaims(t *testing.T) {
+	for _, given := range []int{64 << 10, 1 << 20, 8 << 20, 31 << 20} {
+		for _, claimed := range []int{16 << 10, 60 << 10, 64 << 10, 1 << 20, 8 << 20} {
+			for _, arrived := range []int{0, 1, 1000, 100_000} {
+				for range 4 {
+					datagram.Release(datagram.Datagram{Payload: make([]byte, given)})
+				}
+				h := datagram.Header{Size: uint32(4 + claimed), Version: datagram.Version}
+				src := &chunked{data: append(h.Append(nil), make([]byte, min(arrived, claimed-1))...), end: errPassing}
+				all := len(src.data)
+				r := datagram.NewReader(src, nil)
+				_, err := r.Read()
+				require.ErrorIs(t, err, errPassing)
+				require.LessOrEqual(t, r.Held(), all+datagram.MaxAhead, "%d claimed, %d given back", claimed, given)
+			}
+		}
+	}
+}
