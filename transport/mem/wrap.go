@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// farewell is how long a wrapped connection whose program has closed it goes on trying to write what is left.
+// farewell is how long a wrapped connection whose program has closed it goes on trying to write the next piece of what
+// is left.
 const farewell = 5 * time.Second
 
 // Wrap puts a link of this package, under the control f, between a program and any connection: what is written to the
@@ -18,8 +19,9 @@ const farewell = 5 * time.Second
 // below TLS and not above. A cut resets c if it can (SetLinger). The link adds up to 64 KiB each way to what can be on
 // the way between two programs.
 //
-// Three goroutines serve the link. They end soon after the returned Conn is closed, at most 5 s later if the peer does
-// not take what is left; a direction frozen at that time must be thawed or cut first.
+// Three goroutines serve the link. They end soon after the returned Conn is closed: once the peer has taken what is left,
+// or has not taken the next 32 KiB of it for 5 s. What comes from the peer meanwhile is discarded, and c is reset then, as
+// TCP does with bytes that nobody will read. A direction frozen at that time must be thawed or cut first.
 //
 // To break every connection of a dialer, wrap each:
 //
@@ -81,6 +83,10 @@ func (w *wrapped) pumpDown() {
 		n, err := w.outer.Read(buf)
 		if n > 0 {
 			if _, err := w.inner.Write(buf[:n]); err != nil {
+				// The program has closed its end, or a fault has cut the link. Whoever is behind outer may be writing
+				// still, and read nothing until that is done: two of them would wait for each other. Bury ends this.
+				w.reset.Store(true)
+				_, _ = io.Copy(io.Discard, w.outer)
 				return
 			}
 		}

@@ -107,6 +107,31 @@ func TestWrapCloses(t *testing.T) {
 			require.NoError(t, y.Close())
 		})
 	})
+	t.Run("both ends, full both ways", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			x, y := mem.Pipe(nil)
+			var f mem.Faults
+			a, b := f.Wrap(x), f.Wrap(y)
+			for _, c := range []*mem.Conn{a, b} {
+				go func() { _, _ = c.Write(make([]byte, 1<<20)) }()
+			}
+			synctest.Wait()
+			require.NoError(t, a.Close())
+			require.NoError(t, b.Close())
+			synctest.Wait()
+			require.Zero(t, f.Stats().Live, "neither waits for the other to read")
+		})
+	})
+	t.Run("peer goes on writing", func(t *testing.T) {
+		c, s := tcpPair(t, new(mem.Faults))
+		send(t, c, "last words")
+		require.NoError(t, c.Close())
+		var err error
+		for err == nil {
+			_, err = s.Write(make([]byte, 1000))
+		}
+		require.False(t, isTimeout(err), "the end shows: %v", err)
+	})
 	t.Run("what arrives long after close", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			x, y := mem.Pipe(nil)
