@@ -24,8 +24,8 @@ type Config struct {
 	// Mem is the network in which names of mem are looked up, and must be given for them.
 	Mem *mem.Network
 
-	// UserTimeout is that of tcp.Dialer and tcp.Config, for tcp and tls. 0: 30 s. Negative: the system's own rule,
-	// which suits peers that stop reading for longer.
+	// UserTimeout is that of tcp.Dialer and tcp.Config, for tcp and tls: how long bytes may wait for the peer's system
+	// to take them. 0: the system's own rule, which suits peers that stop reading for long.
 	UserTimeout time.Duration
 
 	// HandshakeTimeout bounds the handshake of tls and quic. 0: 10 s.
