@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 
 	"github.com/towline-mq/towline/cmd/internal/program"
 	"github.com/towline-mq/towline/transport/endpoint"
@@ -16,16 +17,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "echo-server: %s\n", program.OneLine(fmt.Sprintf(format, args...)))
 		return code
 	}
+	print := func(text string) int {
+		if _, err := io.WriteString(stdout, text); err != nil {
+			return fail(program.Failed, "cannot write the output: %s", program.Reason(err))
+		}
+		return program.OK
+	}
 	o, err := parse(args)
 	switch {
 	case err != nil:
 		return fail(program.Usage, "%v (see echo-server --help)", err)
 	case o.help != "":
-		fmt.Fprint(stdout, o.help)
-		return program.OK
+		return print(o.help)
 	case o.versionOnly:
-		fmt.Fprintln(stdout, program.Version("echo-server"))
-		return program.OK
+		return print(program.Version("echo-server") + "\n")
 	}
 
 	log := newLogger(stderr, o.logJSON, o.verbose)
@@ -36,8 +41,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	cfg := &endpoint.Config{
 		TLS: tlsConfig,
-		// A peer that does not read for a while, because a person pages through the output, is not gone.
-		UserTimeout: -1,
 		HandshakeError: func(remote net.Addr, err error) {
 			s.complaints.warn("handshake failed", "peer", fmt.Sprint(remote), "error", program.OneLine(err.Error()))
 		},
@@ -53,13 +56,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		listeners = append(listeners, ln)
 	}
+	var lines strings.Builder
 	for i, ln := range listeners {
 		u := o.listen[i].At(ln.Addr())
 		s.serve(ln, u)
-		fmt.Fprintf(stdout, "listening %s\n", u)
+		fmt.Fprintf(&lines, "listening %s\n", u)
 	}
 	if fingerprint != "" {
-		fmt.Fprintf(stdout, "certificate %s\n", fingerprint)
+		fmt.Fprintf(&lines, "certificate %s\n", fingerprint)
+	}
+	if code := print(lines.String()); code != program.OK {
+		s.shutdown(0) // who started it would wait for these lines for ever
+		return code
+	}
+	if fingerprint != "" {
 		for i, ln := range listeners {
 			if !o.listen[i].Secure() {
 				continue

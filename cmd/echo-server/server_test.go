@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -175,4 +176,19 @@ func TestServerSurvivesAccept(t *testing.T) {
 	}
 	assert.GreaterOrEqual(t, time.Since(start), 35*time.Millisecond, "it waits 5, 10 and 20 ms, and does not spin")
 	assert.Zero(t, s.shutdown(time.Second))
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("the disk is full") }
+
+// Whoever waits for a line that cannot be written shall not wait for ever.
+func TestRunPrintingFails(t *testing.T) {
+	for _, args := range [][]string{
+		{"--help"}, {"--version"}, {"--listen", "tcp://127.0.0.1:0", "--listen", "quic://127.0.0.1:0"},
+	} {
+		var stderr bytes.Buffer
+		assert.Equal(t, 1, run(t.Context(), args, brokenWriter{}, &stderr))
+		assert.Equal(t, "echo-server: cannot write the output: the disk is full\n", stderr.String())
+	}
 }
