@@ -136,8 +136,19 @@ func (c *client) run(ctx context.Context) error {
 		case <-interrupt:
 			interrupt = nil
 			wait = graceTime
-			if !c.o.load && sending {
-				failed = errors.New("interrupted before the end of the input")
+			select {
+			case <-c.allSent:
+				if failed == nil {
+					failed = c.inputErr
+				}
+			default:
+				switch {
+				case failed != nil:
+				case !c.o.load:
+					failed = errors.New("interrupted before the end of the input")
+				case c.o.count > 0:
+					failed = fmt.Errorf("interrupted before all %d were sent", c.o.count)
+				}
 			}
 			c.stopSending()
 			if sending {
@@ -310,7 +321,7 @@ func (o *options) connectReason(err error) string {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
 		reason += "; is echo-server running there?"
-	case o.connect.Scheme == endpoint.QUIC && errors.Is(err, syscall.ETIMEDOUT):
+	case o.connect.Scheme == endpoint.QUIC && (errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, context.DeadlineExceeded)):
 		reason = "no answer; is echo-server running there, and does the network let UDP through?"
 	}
 	return reason

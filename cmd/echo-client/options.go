@@ -60,8 +60,9 @@ JSON object on the last line. Round trips are counted in microseconds, from the
 moment a datagram is handed to the connection. Bytes are those of payloads; a
 megabyte has 1,000,000.
 
-Exit status: 0 if every datagram came back once, in order; 1 if not, or if the
-input was cut short by Ctrl-C; 2 for wrong usage; 3 if there was no connection.
+Exit status: 0 if every datagram came back once, in order; 1 if not, or if Ctrl-C
+came before the end of the input, or before --count was sent; 2 for wrong usage; 3
+if there was no connection.
 Ctrl-C ends the sending and waits a second for what is on its way; a second
 Ctrl-C ends the program at once.
 

@@ -15,17 +15,20 @@ func isTerminal(f any) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// showProgress draws a bar on stderr if that is a terminal and nobody is typing the input, until the returned function
-// is called. Its end is the count, or the length of a file; without either it is a spinner.
-func (c *client) showProgress(stderr io.Writer) (stop func()) {
-	if !isTerminal(stderr) {
+// drawsOver reports whether a bar would be in somebody's way: of one who types the input or reads the output on a
+// terminal. In load mode there is neither.
+func drawsOver(input, output any, load bool, isTerminal func(any) bool) bool {
+	return !load && (isTerminal(input) || isTerminal(output))
+}
+
+// showProgress draws a bar on stderr if that is a terminal, and nobody types the input or reads the output there, until
+// the returned function is called. Its end is the count, or the length of a file; without either it is a spinner.
+func (c *client) showProgress(input io.Reader, stdout, stderr io.Writer) (stop func()) {
+	if !isTerminal(stderr) || drawsOver(input, stdout, c.o.load, isTerminal) {
 		return func() {}
 	}
 	end, bytes := int64(-1), false
 	if cut, ok := c.src.(*cutter); ok {
-		if isTerminal(cut.r) {
-			return func() {}
-		}
 		bytes = true
 		if f, ok := cut.r.(*os.File); ok {
 			if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {

@@ -22,16 +22,20 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintf(stderr, "echo-client: %s\n", program.OneLine(fmt.Sprintf(format, args...)))
 		return code
 	}
+	print := func(text string) int {
+		if _, err := io.WriteString(stdout, text); err != nil {
+			return fail(program.Failed, "cannot write the output: %s", program.Reason(err))
+		}
+		return program.OK
+	}
 	o, err := parse(args)
 	switch {
 	case err != nil:
 		return fail(program.Usage, "%v (see echo-client --help)", err)
 	case o.help != "":
-		fmt.Fprint(stdout, o.help)
-		return program.OK
+		return print(o.help)
 	case o.versionOnly:
-		fmt.Fprintln(stdout, program.Version("echo-client"))
-		return program.OK
+		return print(program.Version("echo-client") + "\n")
 	}
 
 	input := stdin
@@ -50,7 +54,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err != nil {
 		return fail(program.Usage, "%s", program.OneLine(err.Error()))
 	}
-	dialer, err := o.connect.Dialer(&endpoint.Config{TLS: tlsConfig, UserTimeout: -1})
+	dialer, err := o.connect.Dialer(&endpoint.Config{TLS: tlsConfig})
 	if err != nil {
 		return fail(program.Usage, "%s", program.OneLine(err.Error()))
 	}
@@ -69,7 +73,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 
 	c := newClient(o, conn, input, stdout)
-	stopProgress := c.showProgress(stderr)
+	stopProgress := c.showProgress(input, stdout, stderr)
 	err = c.run(ctx)
 	stopProgress()
 
@@ -84,7 +88,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if o.json {
 		if jsonErr := s.writeJSON(stdout, c.lastByte); jsonErr != nil && err == nil {
 			err = jsonErr
-			fail(program.Failed, "%s", program.Reason(err))
+			fail(program.Failed, "cannot write the output: %s", program.Reason(err))
 		}
 	}
 	if err != nil || !s.clean() {

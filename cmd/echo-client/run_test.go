@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/towline-mq/towline/datagram"
+	"github.com/towline-mq/towline/transport/endpoint"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -199,6 +201,77 @@ func TestRunInterruptedDial(t *testing.T) {
 	var stderr bytes.Buffer
 	assert.Equal(t, 3, run(ctx, []string{"--connect", "tcp://192.0.2.1:7000"}, strings.NewReader(""), io.Discard, &stderr))
 	assert.Contains(t, stderr.String(), "interrupted")
+}
+
+// Over QUIC nobody says that nobody is there, whichever clock rings first.
+func TestRunSilentQUIC(t *testing.T) {
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close()
+	o, err := parse([]string{"--connect", "quic://" + silent.LocalAddr().String(), "--insecure"})
+	require.NoError(t, err)
+	const hint = "no answer; is echo-server running there, and does the network let UDP through?"
+	for name, handshake := range map[string]time.Duration{"the program's": time.Hour, "the transport's": 20 * time.Millisecond} {
+		cfg, err := o.tls.config()
+		require.NoError(t, err)
+		dialer, err := o.connect.Dialer(&endpoint.Config{TLS: cfg, HandshakeTimeout: handshake})
+		require.NoError(t, err)
+		limit := time.Minute
+		if handshake > limit {
+			limit = 20 * time.Millisecond
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		_, err = dialer.DialContext(ctx)
+		cancel()
+		require.Error(t, err, name)
+		assert.Equal(t, hint, o.connectReason(err), "%s: %v", name, err)
+	}
+}
+
+// A run with --count that Ctrl-C cuts short has not done its work; one without is over when its user says so.
+func TestRunInterruptedLoad(t *testing.T) {
+	for flag, want := range map[string]int{"--count=1000000000": 1, "--duration=1h": 0} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		var served sync.WaitGroup
+		served.Go(func() {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			_, _ = io.CopyN(c, c, 1000)
+			cancel()
+			_, _ = io.Copy(c, c)
+		})
+		var stdout, stderr bytes.Buffer
+		code := run(ctx, []string{"--connect", "tcp://" + ln.Addr().String(), flag, "--rate", "1000"}, strings.NewReader(""), &stdout, &stderr)
+		assert.Equal(t, want, code, stderr.String())
+		assert.Equal(t, want == 1, strings.Contains(stderr.String(), "interrupted before all 1000000000 were sent"), stderr.String())
+		require.NoError(t, ln.Close())
+		served.Wait()
+	}
+}
+
+func TestDrawsOver(t *testing.T) {
+	for _, tc := range []struct{ input, output, load, want bool }{
+		{false, false, false, false},
+		{true, false, false, true},
+		{false, true, false, true},
+		{true, true, true, false},
+	} {
+		isTrue := func(v any) bool { return v.(bool) }
+		assert.Equal(t, tc.want, drawsOver(tc.input, tc.output, tc.load, isTrue), "%+v", tc)
+	}
+}
+
+func TestRunPrintingFails(t *testing.T) {
+	for _, flag := range []string{"--help", "--version"} {
+		var stderr bytes.Buffer
+		assert.Equal(t, 1, run(t.Context(), []string{flag}, nil, brokenWriter{}, &stderr))
+		assert.Equal(t, "echo-client: cannot write the output: the disk is full\n", stderr.String())
+	}
 }
 
 func TestSummaryJSON(t *testing.T) {

@@ -206,23 +206,35 @@ func TestClientInterrupted(t *testing.T) {
 		assert.Contains(t, stderr.String(), "interrupted before the end of the input")
 		assert.Contains(t, stderr.String(), "1 sent, 1 back")
 
-		for {
-			var out, stderr bytes.Buffer
-			connected := strings.Count(s.err.text(), "msg=connected")
-			cmd := exec.Command(program("echo-client"), with(s.to(i), "--duration", "1h", "--rate", "1000", "--json")...)
-			cmd.Stdout, cmd.Stderr = &out, &stderr
-			require.NoError(t, cmd.Start())
-			s.err.wait(t, "msg=connected", connected+1)
-			require.NoError(t, cmd.Process.Signal(os.Interrupt))
-			_ = cmd.Wait()
-			if strings.Contains(stderr.String(), "interrupted before") {
-				require.Equal(t, 3, cmd.ProcessState.ExitCode())
-				continue
-			}
-			assert.Equal(t, 0, cmd.ProcessState.ExitCode(), stderr.String())
-			assert.Contains(t, out.String(), `"lost":0`)
-			break
+		// A run without --count is over when its user says so; one with it was cut short.
+		code, last, errs := interruptLoad(t, s, i, "--duration", "1h")
+		assert.Equal(t, 0, code, errs)
+		assert.Contains(t, last, `"lost":0`)
+		code, last, errs = interruptLoad(t, s, i, "--count", "1000000000")
+		assert.Equal(t, 1, code, errs)
+		assert.Contains(t, errs, "interrupted before all 1000000000 were sent")
+		assert.Contains(t, last, `"lost":0`)
+	}
+}
+
+// interruptLoad runs echo-client in load mode and interrupts it when the server has it.
+func interruptLoad(t testing.TB, s *server, i int, flags ...string) (code int, out, errs string) {
+	t.Helper()
+	for {
+		var out, stderr bytes.Buffer
+		connected := strings.Count(s.err.text(), "msg=connected")
+		cmd := exec.Command(program("echo-client"), with(s.to(i), with(flags, "--rate", "1000", "--json")...)...)
+		cmd.Stdout, cmd.Stderr = &out, &stderr
+		require.NoError(t, cmd.Start())
+		s.err.wait(t, "msg=connected", connected+1)
+		require.NoError(t, cmd.Process.Signal(os.Interrupt))
+		_ = cmd.Wait()
+		code := cmd.ProcessState.ExitCode()
+		if strings.Contains(stderr.String(), "answered") { // it was too early
+			require.Equal(t, 3, code)
+			continue
 		}
+		return code, out.String(), stderr.String()
 	}
 }
 
