@@ -24,7 +24,8 @@ const (
 // Version is the version field of a frame that carries a datagram.
 const Version = 1
 
-// Datagram is one message: a tag that the application chooses for each type of message, and the bytes.
+// Datagram is one message: a tag that the application chooses for each type of message, and the bytes, of which
+// there may be none.
 type Datagram struct {
 	Recipient uint16
 	Payload   []byte
@@ -42,7 +43,7 @@ func (d Datagram) String() string {
 	return fmt.Sprintf("recipient %d, %d bytes", d.Recipient, len(d.Payload))
 }
 
-// Header is the fixed first part of a frame.
+// Header is the fixed first part of a frame.
 type Header struct {
 	Size      uint32 // bytes after the size field: 4 + payload length
 	Version   uint16
@@ -101,9 +102,9 @@ func Parse(src []byte) (d Datagram, rest []byte, err error) {
 // parse takes the frame at the start of src. n is its length, or 0 if src holds only a part of it: need is then the
 // length that src must reach before anything more can be said.
 //
-// A header is judged as soon as the bytes that condemn it are there: size after 4 bytes, version and then the limit
-// after 6. What is said so does not depend on how the stream was cut, and the 7 bytes of a TLS alert are enough to name
-// it.
+// A header is judged as soon as the bytes that condemn it are there: size after 4 bytes, version and then the
+// limit after 6. What is said so does not depend on how the stream was cut, and the 7 bytes of a TLS alert are enough
+// to name it.
 func parse(src []byte, limit uint64) (d Datagram, n, need int, err error) {
 	if len(src) < 4 {
 		return Datagram{}, 0, 4, nil

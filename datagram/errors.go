@@ -10,7 +10,7 @@ import (
 // What can be wrong with a frame. Errors of this package match one of these with errors.Is, and carry the offending
 // values as a *FrameError.
 var (
-	// ErrTooLarge is a payload above the limit: when sending nothing was written and the stream goes on; when
+	// ErrTooLarge is a payload above the limit: when sending nothing was written and the stream goes on; when
 	// receiving the stream is unusable from there.
 	ErrTooLarge = errors.New("payload too large")
 	// ErrVersion is a frame whose version is not one that the reader was told to take.

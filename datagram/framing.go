@@ -33,8 +33,8 @@ func (o *Options) framing() Framing {
 }
 
 // Framing is a codec between datagrams and a stream of bytes. Implementations hold no state of one stream: the same
-// value serves both directions of many connections at once. Its methods are called under locks: they must not panic, nor
-// wait for anything.
+// value serves both directions of many connections at once. Its methods are called under locks: they must not panic,
+// nor wait for anything.
 type Framing interface {
 	// Append appends the frame of d to dst and returns the longer slice. A datagram that cannot be expressed
 	// is an error that matches ErrFraming; dst is then returned as it was. A frame has one byte at least.

@@ -286,8 +286,8 @@ func TestHostileFraming(t *testing.T) {
 	})
 }
 
-// An encoder may give more than fits, or memory of its own: the Buffer takes what it says. Nothing is no frame: it could
-// never be seen to be written.
+// An encoder may give more than fits, or memory of its own: the Buffer takes what it says. Nothing is no frame: it
+// could never be seen to be written.
 func TestBufferTakesAnyEncoding(t *testing.T) {
 	for _, before := range []int{0, 1, datagram.SegmentSize - 5, datagram.SegmentSize - 1, datagram.SegmentSize} {
 		for _, n := range []int{0, 1, 4, 5, 6, datagram.SegmentSize - 1, datagram.SegmentSize, datagram.SegmentSize + 1, 3 * datagram.SegmentSize} {

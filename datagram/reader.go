@@ -209,8 +209,8 @@ func (r *Reader) Fill() error {
 	return nil
 }
 
-// fail turns an error of the stream into what the caller is told. Only the end of the stream is final here: whether
-// another error passes is for the stream to say, at the next read.
+// fail turns an error of the stream into what the caller is told. Only the end of the stream is final here:
+// whether another error passes is for the stream to say, at the next read.
 func (r *Reader) fail(err error) error {
 	r.pending = nil
 	if !errors.Is(err, io.EOF) {

@@ -216,7 +216,7 @@ func TestClosesEndEveryWaiter(t *testing.T) {
 					for {
 						select {
 						case a.Writer().C() <- text(1, ""):
-						case <-a.Done():
+						case <-a.Writer().Done():
 							return
 						}
 					}

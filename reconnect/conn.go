@@ -30,8 +30,8 @@ type PlainOptions struct {
 	// Framing replaces the 8-byte header, for peers that speak something else. nil: the 8-byte header.
 	Framing datagram.Framing
 
-	// SendBuffer is how many bytes of frames may be accepted and not yet taken by the net.Conn; the last one accepted
-	// may go over it. 0: DefaultSendBuffer.
+	// SendBuffer is how many bytes of frames may be accepted and not yet taken by the net.Conn. One half gathers while
+	// the other is written, and the last frame of each may go over its half. 0: DefaultSendBuffer.
 	SendBuffer int
 }
 
@@ -94,7 +94,7 @@ func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 
 // Done returns a channel that is closed when nothing more can be sent or received for good: after CloseNow, at the end
-// of Close, and when a write failed. Select on it beside a send to Writer.C.
+// of Close, and when a write failed.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // Err returns why the connection, or its receiving side, ended, and nil before that. io.EOF means that the peer ended
@@ -136,7 +136,7 @@ func (c *Conn) CloseSend(ctx context.Context) error {
 		return errors.ErrUnsupported
 	}
 	c.w.chanEnd(ctx)
-	return c.out.finish(ctx)
+	return c.out.finish(ctx) // which tells if ctx ended before that
 }
 
 type closeWriter interface{ CloseWrite() error }
@@ -152,7 +152,7 @@ func (c *Conn) Close(ctx context.Context) error {
 		select {
 		case <-c.done:
 		case <-ctx.Done():
-			c.fail(ErrClosed)
+			_ = c.CloseNow()
 		}
 		return nil
 	}
@@ -173,6 +173,7 @@ func (c *Conn) Close(ctx context.Context) error {
 		select {
 		case <-closed:
 		case <-ctx.Done():
+			closeNow(c.nc)
 		}
 	})
 	return nil
@@ -183,6 +184,11 @@ func (c *Conn) Close(ctx context.Context) error {
 func (c *Conn) CloseNow() error {
 	c.beginClose()
 	c.fail(ErrClosed)
+	select {
+	case <-c.done:
+	default:
+		closeNow(c.nc) // cuts short a Close that waits in the transport
+	}
 	return nil
 }
 

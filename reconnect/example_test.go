@@ -142,7 +142,8 @@ func ExampleReader_C() {
 	// ended: EOF
 }
 
-// A full queue: TrySend says so, and Send waits for as long as its context allows. Either way the datagram was not sent.
+// A full queue: TrySend says so, and Send waits for as long as its context allows. Either way the datagram was not
+// sent.
 func ExampleWriter_TrySend() {
 	nc, peer := mem.Pipe(&mem.Config{Buffer: 1})
 	defer peer.Close()

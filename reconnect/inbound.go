@@ -2,7 +2,9 @@ package reconnect
 
 import (
 	"context"
+	"errors"
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,8 +12,8 @@ import (
 	"github.com/towline-mq/towline/datagram"
 )
 
-// inbound is the receiving side. There is no goroutine for it: a caller that finds nothing reads the stream itself, one
-// at a time, for all.
+// inbound is the receiving side. Its errors leave the sending side as it is. There is no goroutine for it: a
+// caller that finds nothing reads the stream itself, one at a time, for all.
 //
 // Invariant: while reading is set only the goroutine that set it touches dec, and dec holds no whole frame.
 type inbound struct {
@@ -108,7 +110,8 @@ func (i *inbound) more(ctx context.Context) error {
 	switch {
 	case i.err != nil:
 		// The connection ended while the read was under way. What it brought is still handed out.
-	case err != nil && ctx.Err() != nil && isTimeout(err):
+	case err != nil && ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded):
+		// Not any timeout: ETIMEDOUT is the system's word that the peer is gone.
 		return context.Cause(ctx)
 	case err != nil:
 		i.final(err)
@@ -140,11 +143,6 @@ func (i *inbound) fill(ctx context.Context) error {
 
 var longAgo = time.Unix(1, 0)
 
-func isTimeout(err error) bool {
-	t, ok := err.(interface{ Timeout() bool })
-	return ok && t.Timeout()
-}
-
 // final notes what ended the stream, if anything did. mu is held.
 func (i *inbound) final(err error) {
 	if err != nil && i.err == nil {
@@ -174,7 +172,7 @@ func (i *inbound) stop() {
 	}
 }
 
-// linger drops what arrives until the peer ends its stream, ctx ends, or lingerTime has passed. stop was called.
+// linger drops what arrives until the peer ends its stream, ctx ends, or lingerTime has passed. stop was called.
 func (i *inbound) linger(ctx context.Context) {
 	if _, ok := i.c.nc.(closeWriter); !ok {
 		return // the peer was not told

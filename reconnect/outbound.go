@@ -35,12 +35,13 @@ type outbound struct {
 	backLen  int    // bytes in back when its writing began
 	inHand   uint64 // 1 while the channel's goroutine waits with a datagram
 	writing  bool
-	last     time.Time // when writing ended
-	reads    uint64    // how often the stream had been read then
-	closing  bool      // no more is accepted
-	finished bool      // the stream's sending side was closed
-	err      error     // the connection has ended
-	changed  signal    // written, writing, finished or err
+	last     time.Time     // when writing ended
+	reads    uint64        // how often the stream had been read then
+	closing  bool          // no more is accepted
+	refusing chan struct{} // closed with closing or err set
+	finished bool          // the stream's sending side was closed
+	err      error         // the connection has ended
+	changed  signal        // written, writing, finished or err
 }
 
 func (o *outbound) init(c *Conn, codec *datagram.Options, size int) {
@@ -48,6 +49,7 @@ func (o *outbound) init(c *Conn, codec *datagram.Options, size int) {
 		size = DefaultSendBuffer
 	}
 	o.c = c
+	o.refusing = make(chan struct{})
 	o.try = newTryWriter(c.nc)
 	o.front, o.back = datagram.NewBuffer(codec), datagram.NewBuffer(codec)
 	o.half = max(size/2, 1)
@@ -234,7 +236,7 @@ func (o *outbound) write() {
 		o.mu.Unlock()
 		_, err := o.back.WriteTo(o.c.nc)
 		if err != nil {
-			o.c.fail(err)
+			o.c.fail(err) // nothing may follow a frame that was cut
 			return
 		}
 		o.mu.Lock()
@@ -291,6 +293,7 @@ func (o *outbound) finish(ctx context.Context) error {
 func (o *outbound) finishing() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.refuse()
 	o.closing = true
 	if !o.writing && !o.finished && o.err == nil {
 		o.writing = true
@@ -309,9 +312,17 @@ func (o *outbound) unsent(err error) error {
 // end wakes all who wait, for good.
 func (o *outbound) end(err error) {
 	o.mu.Lock()
+	o.refuse()
 	o.err = err
 	o.changed.broadcast()
 	o.mu.Unlock()
+}
+
+// refuse tells that nothing more is accepted, at the first call. mu is held.
+func (o *outbound) refuse() {
+	if !o.closing && o.err == nil {
+		close(o.refusing)
+	}
 }
 
 func (o *outbound) stats(s *Stats) {

@@ -2,6 +2,7 @@ package reconnect
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/towline-mq/towline/datagram"
@@ -13,14 +14,11 @@ type Writer struct {
 
 	once sync.Once
 	ch   chan datagram.Datagram
-	sync chan pumpSync // nil until C is called; guarded by c.mu
-}
 
-// pumpSync asks the goroutine behind C to say when all that it took was accepted, and then to take no more if last is
-// set.
-type pumpSync struct {
+	// Made by C, and nil before; guarded by c.mu. Who receives from handed knows that all that the channel took before
+	// is in the queue; it is closed when the channel takes no more, for which a send to stop asks.
 	handed chan struct{}
-	last   bool
+	stop   chan struct{}
 }
 
 // Send queues d for the peer. It blocks while the queue is full, until ctx ends, or the connection does.
@@ -61,70 +59,89 @@ func (w *Writer) Flush(ctx context.Context) error {
 	return w.c.out.flush(ctx)
 }
 
+// Done returns a channel that is closed when nothing more is accepted: CloseSend, Close or CloseNow was called, or the
+// connection failed. Select on it beside a send to C.
+func (w *Writer) Done() <-chan struct{} { return w.c.out.refusing }
+
 // C returns a channel for use in a select: what is sent to it is sent to the peer, as by Send. It is unbuffered, and
 // always the same one. A payload belongs to the Writer from then on, and must not be changed.
 //
-// When the connection has ended nobody takes from the channel: select on Conn.Done beside it. A datagram that cannot be
+// Once nothing more is accepted nobody takes from the channel: select on Done beside it. A datagram that cannot be
 // sent, such as one that is too large, ends the connection with the error that Send would return, for Conn.Err to tell.
-// Closing the channel is CloseSend.
+//
+// Closing the channel is CloseSend that does not wait. (On a stream that cannot be closed in one direction, only the
+// connection's Close tells the peer.)
 func (w *Writer) C() chan<- datagram.Datagram {
 	w.once.Do(func() {
 		w.ch = make(chan datagram.Datagram)
 		w.c.mu.Lock()
-		w.sync = make(chan pumpSync)
+		w.handed, w.stop = make(chan struct{}), make(chan struct{})
 		w.c.mu.Unlock()
 		go w.pump()
 	})
 	return w.ch
 }
 
-// pump hands on what comes in by the channel. It ends with the connection, or with its sending side.
+// pump hands on what comes in by the channel, until nothing more is accepted.
 func (w *Writer) pump() {
-	ch := w.ch
+	defer close(w.handed)
 	for {
 		select {
-		case <-w.c.done:
+		case <-w.c.out.refusing:
 			return
-		case s := <-w.sync:
-			close(s.handed)
-			if s.last {
-				ch = nil
-			}
-		case d, ok := <-ch:
+		case <-w.stop:
+			return
+		case w.handed <- struct{}{}:
+		case d, ok := <-w.ch:
 			if !ok {
-				ch = nil
 				w.c.out.finishing()
-				continue
+				return
 			}
 			w.c.out.hold()
-			if err := w.c.out.send(context.Background(), d, held); err != nil && err != ErrClosed {
-				w.c.fail(err)
+			if err := w.c.out.send(context.Background(), d, held); err != nil {
+				if !errors.Is(err, ErrClosed) {
+					w.c.fail(err)
+				}
+				return // what it held stays counted as unsent
 			}
 		}
 	}
 }
 
-// chanFlush waits until all that the channel took was accepted, so that a Flush after a send to the channel covers it.
-func (w *Writer) chanFlush(ctx context.Context) error { return w.chanSync(ctx, false) }
-
-// chanEnd does the same, and the channel takes no more. If ctx ends first, what it took counts as unsent.
-func (w *Writer) chanEnd(ctx context.Context) { _ = w.chanSync(ctx, true) }
-
-func (w *Writer) chanSync(ctx context.Context, last bool) error {
-	w.c.mu.Lock()
-	ch := w.sync
-	w.c.mu.Unlock()
-	if ch == nil {
+// chanFlush waits until all that the channel took is in the queue, so that a Flush after a send to the channel covers
+// it.
+func (w *Writer) chanFlush(ctx context.Context) error {
+	handed, _ := w.pumpChannels()
+	if handed == nil {
 		return nil
 	}
-	s := pumpSync{handed: make(chan struct{}), last: last}
 	select {
-	case ch <- s:
-		<-s.handed
-		return nil
-	case <-w.c.done:
+	case <-handed:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// chanEnd does the same, and the channel takes no more. If ctx ends first, what the channel took counts as unsent.
+func (w *Writer) chanEnd(ctx context.Context) {
+	handed, stop := w.pumpChannels()
+	for handed != nil {
+		select {
+		case stop <- struct{}{}:
+			return
+		case _, more := <-handed:
+			if !more {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (w *Writer) pumpChannels() (handed <-chan struct{}, stop chan<- struct{}) {
+	w.c.mu.Lock()
+	defer w.c.mu.Unlock()
+	return w.handed, w.stop
 }

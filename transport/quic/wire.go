@@ -10,7 +10,7 @@ import (
 // alpn is the application protocol of both sides unless their tls.Config names others.
 const alpn = "towline/1"
 
-// preface is what the dialer sends first: a stream shows at its peer only once something was sent on it, and the
+// preface is what the dialer sends first: a stream shows at its peer only once something was sent on it, and the
 // listener's user may want to speak first. The second byte is the version of the close protocol.
 var preface = [2]byte{'T', 0x01}
 

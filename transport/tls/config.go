@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// ALPN is the name of Towline's protocol in the TLS handshake. Both sides ask for it unless their configuration has
-// NextProtos of its own.
+// ALPN is the name of Towline's protocol in the TLS handshake. Both sides ask for it unless their configuration
+// has NextProtos of its own.
 const ALPN = "towline/1"
 
 // clientConfig returns a copy of cfg, which may be nil, made fit for a dial to addr.
