@@ -2,12 +2,11 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 
+	"github.com/towline-mq/towline/cmd/internal/program"
 	"github.com/towline-mq/towline/transport/endpoint"
 	ttls "github.com/towline-mq/towline/transport/tls"
 )
@@ -18,10 +17,10 @@ func (o *options) certificate(log *slog.Logger) (cfg *tls.Config, fingerprint st
 	if !o.secure() {
 		return nil, "", nil
 	}
+	files := &ttls.Files{Cert: o.tlsCert, Key: o.tlsKey, CA: o.tlsClient, OnError: func(err error) {
+		log.Warn("certificate files could not be read again", "error", program.OneLine(err.Error()))
+	}}
 	if o.tlsCert != "" {
-		files := &ttls.Files{Cert: o.tlsCert, Key: o.tlsKey, CA: o.tlsClient, OnError: func(err error) {
-			log.Warn("certificate files could not be read again; what was read before stays in use", "error", err)
-		}}
 		cfg, err = files.Server()
 		return cfg, "", err
 	}
@@ -31,17 +30,32 @@ func (o *options) certificate(log *slog.Logger) (cfg *tls.Config, fingerprint st
 	}
 	cfg = &tls.Config{Certificates: []tls.Certificate{cert}}
 	if o.tlsClient != "" {
-		pem, err := os.ReadFile(o.tlsClient)
-		if err != nil {
+		if err := follow(cfg, files); err != nil {
 			return nil, "", err
 		}
-		cfg.ClientCAs = x509.NewCertPool()
-		if !cfg.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, "", fmt.Errorf("%s contains no certificate in PEM", o.tlsClient)
-		}
-		cfg.ClientAuth = tls.RequireAndVerifyClientCert
 	}
 	return cfg, ttls.Fingerprint(cert.Leaf), nil
+}
+
+// follow makes cfg demand certificates of clients, from the authorities that files name at each time. Files.Server would
+// do it, but takes its own certificate from files too; a client's authorities are read the same way.
+func follow(cfg *tls.Config, files *ttls.Files) error {
+	authorities, err := files.Client()
+	if err != nil {
+		return err
+	}
+	cfg.ClientAuth, cfg.ClientCAs = tls.RequireAndVerifyClientCert, authorities.RootCAs
+	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		authorities, err := files.Client()
+		if err != nil {
+			return nil, err
+		}
+		now := cfg.Clone()
+		now.GetConfigForClient = nil
+		now.ClientCAs = authorities.RootCAs
+		return now, nil
+	}
+	return nil
 }
 
 // clientCommand is what reaches a listener with a certificate made here.

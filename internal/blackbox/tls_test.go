@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -66,6 +67,43 @@ func TestCertificates(t *testing.T) {
 				client(t, in(), with(to, "--tls-cert", otherCert, "--tls-key", otherKey)...).require(t, 3, "the server wants a client certificate that its authorities signed")
 			}
 			s.err.wait(t, "handshake failed", 4)
+			s.stop()
+		})
+	}
+
+	// The promise of --help, with a certificate of the server's own and with one in files.
+	for _, files := range []bool{true, false} {
+		name, flags := "authorities are read again, made server certificate", []string(nil)
+		if files {
+			name, flags = "authorities are read again, all in files", []string{"--tls-cert", serverCert, "--tls-key", serverKey}
+		}
+		t.Run(name, func(t *testing.T) {
+			authority := filepath.Join(t.TempDir(), "ca.pem")
+			install := func(cert string) {
+				pem, err := os.ReadFile(cert)
+				require.NoError(t, err)
+				require.NoError(t, os.WriteFile(authority+".new", pem, 0o600))
+				require.NoError(t, os.Rename(authority+".new", authority))
+			}
+			install(clientCert)
+			s := startServer(t, listen, with(flags, "--tls-client-ca", authority)...)
+			connect := func(i int, cert, key string) result {
+				to := s.to(i)
+				if files {
+					to = []string{"--connect", s.urls[i], "--tls-ca", serverCert}
+				}
+				return client(t, strings.NewReader("x\n"), with(to, "--tls-cert", cert, "--tls-key", key)...)
+			}
+			for i := range s.urls {
+				connect(i, clientCert, clientKey).require(t, 0, "each once")
+				connect(i, otherCert, otherKey).require(t, 3, "its authorities signed")
+			}
+			install(otherCert)
+			for i := range s.urls {
+				require.Eventually(t, func() bool { return connect(i, otherCert, otherKey).code == 0 }, patience, 50*time.Millisecond,
+					"the server looks at the file once a second")
+				connect(i, clientCert, clientKey).require(t, 3, "its authorities signed")
+			}
 			s.stop()
 		})
 	}
