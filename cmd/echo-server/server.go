@@ -126,7 +126,7 @@ func (s *server) handle(conn *reconnect.Conn, where string) {
 	args := []any{"peer", peer, "listener", where}
 	limit := context.Background() // a peer that takes its echoes slowly may do so
 	if protocolError(err) {
-		s.complaints.warn("the peer broke the protocol; closing its connection", append(args, "error", program.OneLine(err.Error()))...)
+		s.complaints.warn("the peer broke the protocol; closing its connection", append(args, "error", fault(err))...)
 		ctx, cancel := context.WithTimeout(limit, brokenTime)
 		defer cancel()
 		limit = ctx
@@ -151,6 +151,15 @@ func (s *server) handle(conn *reconnect.Conn, where string) {
 func protocolError(err error) bool {
 	var frame *datagram.FrameError
 	return errors.As(err, &frame) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// fault says what a peer did wrong.
+func fault(err error) string {
+	var frame *datagram.FrameError
+	if !errors.As(err, &frame) && errors.Is(err, io.ErrUnexpectedEOF) {
+		return "the stream ended inside a datagram"
+	}
+	return program.OneLine(err.Error())
 }
 
 // echo sends back what comes until the peer's end, an error, or, while the server drains, a pause.
