@@ -4,7 +4,6 @@ import (
 	"flag"
 	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	"github.com/towline-mq/towline/cmd/internal/program"
@@ -74,7 +73,7 @@ func parse(args []string) (*options, error) {
 	o := &options{connect: endpoint.URL{Scheme: endpoint.TCP, Addr: "127.0.0.1:7000"}}
 	fs := flag.NewFlagSet("echo-client", flag.ContinueOnError)
 	fs.TextVar(&o.connect, "connect", o.connect, "`URL` of the server: tcp://, tls://, quic:// or unix://")
-	recipient := fs.Uint("recipient", 0, "the tag `N` on each datagram, 0 to 65535")
+	recipient := program.Uint16(fs, "recipient", 0, "the tag `N` on each datagram, 0 to 65535")
 	fs.IntVar(&o.chunk, "chunk", 0, "cut the input in chunks of `BYTES` instead of lines")
 	fs.Uint64Var(&o.count, "count", 0, "load mode: send `N` datagrams")
 	fs.DurationVar(&o.duration, "duration", 0, "load mode: send for this `time`, such as 10s")
@@ -89,11 +88,7 @@ func parse(args []string) (*options, error) {
 
 	files, err := program.Parse(fs, args)
 	if err == flag.ErrHelp {
-		var b strings.Builder
-		b.WriteString(help)
-		fs.SetOutput(&b)
-		fs.PrintDefaults()
-		o.help = b.String()
+		o.help = help + program.Flags(fs)
 		return o, nil
 	}
 	if err != nil || o.versionOnly {
@@ -102,22 +97,20 @@ func parse(args []string) (*options, error) {
 
 	given := program.Given(fs)
 	o.load = given["count"] || given["duration"]
-	o.recipient = uint16(*recipient)
+	o.recipient = *recipient
 	switch {
 	case o.connect.Scheme == endpoint.Mem:
 		return nil, program.Usagef("mem:// lives inside one process and no server of another can be reached there; use tcp://127.0.0.1:7000 or unix:///path")
-	case *recipient > math.MaxUint16:
-		return nil, program.Usagef("--recipient is %d and must be 0 to 65535", *recipient)
 	case !*plain:
 		return nil, program.Usagef("--plain is the only mode so far")
 	case len(files) > 1:
 		return nil, program.Usagef("one FILE at most, not %q and %q", files[0], files[1])
 	case given["chunk"] && o.chunk < 1:
 		return nil, program.Usagef("--chunk is %d and must be 1 or more", o.chunk)
-	case o.chunk > maxPayload, o.size > maxPayload:
-		return nil, program.Usagef("a datagram carries at most %d bytes", maxPayload)
-	case o.size < 0:
-		return nil, program.Usagef("--size is %d and must be 0 or more", o.size)
+	case o.chunk > maxPayload:
+		return nil, program.Usagef("--chunk is %d, and a datagram carries at most %d bytes", o.chunk, maxPayload)
+	case o.size < 0 || o.size > maxSize:
+		return nil, program.Usagef("--size is %d and must be 0 to %d", o.size, maxSize)
 	case o.load && (given["chunk"] || len(files) > 0):
 		return nil, program.Usagef("--count and --duration make their own datagrams: leave FILE and --chunk out")
 	case given["size"] && !o.load:
@@ -145,6 +138,9 @@ func parse(args []string) (*options, error) {
 
 // maxPayload is what the size field can express, and an int hold.
 const maxPayload = min(math.MaxUint32-4, math.MaxInt32-8)
+
+// maxSize is the largest payload of load mode, whose pattern is a little longer: that, too, is to fit an int.
+const maxSize = min(maxPayload, math.MaxInt-shifts)
 
 // name is what errors and the summary call the server.
 func (o *options) name() string { return fmt.Sprint(o.connect) }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -252,6 +253,15 @@ func TestRunInterruptedLoad(t *testing.T) {
 		require.NoError(t, ln.Close())
 		served.Wait()
 	}
+}
+
+// The largest --size leaves room for the pattern behind it, on 32-bit systems too.
+func TestLargestSize(t *testing.T) {
+	o, err := parse([]string{"--count", "1", "--size", strconv.Itoa(maxSize)})
+	require.NoError(t, err)
+	assert.Positive(t, o.size+shifts)
+	_, err = parse([]string{"--count", "1", "--size", strconv.Itoa(maxSize + 1)})
+	assert.ErrorContains(t, err, "--size is ")
 }
 
 func TestDrawsOver(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 )
 
 // source is where payloads come from.
@@ -102,7 +103,7 @@ func (c *cutter) fill() {
 		c.start = 0
 	}
 	if c.end == len(c.buf) {
-		size := 2 * len(c.buf)
+		size := len(c.buf) + min(len(c.buf), math.MaxInt-len(c.buf))
 		if c.chunk > 0 {
 			size = min(size, max(c.chunk, readSize))
 		}

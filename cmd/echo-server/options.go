@@ -3,7 +3,6 @@ package main
 import (
 	"flag"
 	"math"
-	"strings"
 	"time"
 
 	"github.com/towline-mq/towline/cmd/internal/program"
@@ -53,6 +52,10 @@ A connection whose peer sends what is not a datagram, or more than --max-size, i
 closed, after what came before was sent back, and a line is logged: at most 100
 such lines, and then 10 a second.
 
+A peer that does not read its echoes is not read from either. It keeps what it has,
+a connection and the memory of the echoes that wait for it, until it reads or leaves:
+there is no limit on the time, so do not leave the server open to strangers.
+
 SIGINT (Ctrl-C) and SIGTERM drain: no more connections are accepted, each is served
 until it pauses, for half of --drain at most, and closed when all was sent back.
 A second signal ends the program at once.
@@ -83,11 +86,7 @@ func parse(args []string) (*options, error) {
 
 	others, err := program.Parse(fs, args)
 	if err == flag.ErrHelp {
-		var b strings.Builder
-		b.WriteString(help)
-		fs.SetOutput(&b)
-		fs.PrintDefaults()
-		o.help = b.String()
+		o.help = help + program.Flags(fs)
 		return o, nil
 	}
 	if err != nil || o.versionOnly {

@@ -29,14 +29,17 @@ func TestClientExitCodes(t *testing.T) {
 		message string
 		args    []string
 	}{
-		"unknown flag":           {2, "there is no flag -bogus", []string{"--bogus"}},
-		"bad number":             {2, "-chunk", []string{"--chunk", "x"}},
+		"unknown flag":           {2, "there is no flag --bogus", []string{"--bogus"}},
+		"bad number":             {2, "--chunk takes a whole number", []string{"--chunk", "x"}},
 		"bad URL":                {2, "a good one is tcp://localhost:7000", []string{"--connect", "localhost:7000"}},
 		"port 0":                 {2, "port 0", []string{"--connect", "tcp://127.0.0.1:0"}},
 		"mem":                    {2, "inside one process", []string{"--connect", "mem://echo"}},
 		"recipient":              {2, "0 to 65535", []string{"--recipient", "65536"}},
 		"chunk 0":                {2, "--chunk is 0", []string{"--chunk", "0"}},
 		"chunk too large":        {2, "at most 2147483639 bytes", []string{"--chunk", "2147483640"}},
+		"size too large":         {2, "--size is 2147483640", []string{"--count", "1", "--size", "2147483640"}},
+		"recipient below 0":      {2, "--recipient takes a number from 0 to 65535", []string{"--recipient", "-1"}},
+		"no URL":                 {2, "--connect URL: the value is missing", []string{"--connect"}},
 		"two files":              {2, "one FILE", []string{"a", "b"}},
 		"no file":                {2, "no such file", []string{filepath.Join(dir, "none")}},
 		"directory":              {2, "is a directory", []string{dir}},
@@ -91,7 +94,7 @@ func TestServerExitCodes(t *testing.T) {
 		message string
 		args    []string
 	}{
-		"unknown flag":       {2, "there is no flag -bogus", []string{"--bogus"}},
+		"unknown flag":       {2, "there is no flag --bogus", []string{"--bogus"}},
 		"argument":           {2, `"tcp://:7000"`, []string{"tcp://:7000"}},
 		"bad URL":            {2, "a good one is", []string{"--listen", "7000"}},
 		"mem":                {2, "inside one process", []string{"--listen", "mem://echo"}},
@@ -101,6 +104,7 @@ func TestServerExitCodes(t *testing.T) {
 		"no authority":       {2, "PEM", []string{"--listen", "tls://127.0.0.1:0", "--tls-client-ca", notPEM}},
 		"max-size":           {2, "--max-size is 0", []string{"--max-size", "0"}},
 		"drain":              {2, "--drain is -1s", []string{"--drain", "-1s"}},
+		"drain without unit": {2, "--drain takes a time such as 5s", []string{"--drain", "5"}},
 		"no such address":    {3, "cannot listen on tcp://192.0.2.1:0", []string{"--listen", "tcp://192.0.2.1:0"}},
 		"no such directory":  {3, "no such file or directory", []string{"--listen", "unix:///nonexistent/towline/s"}},
 		"file in the way":    {3, "cannot listen on", []string{"--listen", "unix://" + notPEM}},
@@ -133,6 +137,29 @@ func TestHelpAndVersion(t *testing.T) {
 				assert.Contains(t, string(out), "Exit status")
 			}
 		}
+	}
+}
+
+// Output that cannot be written is an error, and not only for data.
+func TestFullDisk(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("needs /dev/full")
+	}
+	defer full.Close()
+	for _, tc := range [][]string{
+		{"echo-server", "--help"},
+		{"echo-client", "--help"},
+		{"echo-server", "--version"},
+		{"echo-client", "--version"},
+		{"echo-server", "--listen", "tcp://127.0.0.1:0"},
+	} {
+		var stderr bytes.Buffer
+		cmd := exec.Command(program(tc[0]), tc[1:]...)
+		cmd.Stdout, cmd.Stderr = full, &stderr
+		_ = cmd.Run()
+		assert.Equal(t, 1, cmd.ProcessState.ExitCode(), tc)
+		assert.Equal(t, tc[0]+": cannot write the output: no space left on device\n", stderr.String())
 	}
 }
 

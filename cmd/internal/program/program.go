@@ -4,9 +4,7 @@ package program
 
 import (
 	"context"
-	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -30,37 +28,6 @@ func (e *UsageError) Error() string { return e.Problem }
 
 // Usagef makes a UsageError.
 func Usagef(format string, args ...any) error { return &UsageError{fmt.Sprintf(format, args...)} }
-
-// Parse reads flags, which may stand before and behind other arguments, and returns those others. "--" ends the flags.
-// The error is flag.ErrHelp or a *UsageError; nothing is printed.
-func Parse(fs *flag.FlagSet, args []string) (others []string, err error) {
-	fs.SetOutput(io.Discard)
-	fs.Usage = func() {}
-	for {
-		switch err := fs.Parse(args); {
-		case err == flag.ErrHelp:
-			return nil, err
-		case err != nil:
-			return nil, &UsageError{strings.ReplaceAll(err.Error(), "flag provided but not defined: ", "there is no flag ")}
-		}
-		rest := fs.Args()
-		if len(rest) == 0 {
-			return others, nil
-		}
-		if read := len(args) - len(rest); read > 0 && args[read-1] == "--" {
-			return append(others, rest...), nil
-		}
-		others = append(others, rest[0])
-		args = rest[1:]
-	}
-}
-
-// Given returns the names of the flags that the command line set.
-func Given(fs *flag.FlagSet) map[string]bool {
-	given := make(map[string]bool)
-	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	return given
-}
 
 // Version describes the running binary in one line, from what the build left in it.
 func Version(name string) string {

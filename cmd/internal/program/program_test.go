@@ -40,7 +40,47 @@ func TestParse(t *testing.T) {
 	_, err = Parse(fs, []string{"a", "--no"})
 	var usage *UsageError
 	require.ErrorAs(t, err, &usage)
-	assert.Equal(t, "there is no flag -no", usage.Problem)
+	assert.Equal(t, "there is no flag --no", usage.Problem)
+}
+
+func TestParseProblems(t *testing.T) {
+	for _, tc := range []struct{ arg, want string }{
+		{"--int=x", `--int takes a whole number such as 64, not "x"`},
+		{"--int=99999999999999999999", `--int takes a whole number such as 64, not "99999999999999999999"`},
+		{"--uint64=-1", `--uint64 takes a whole number such as 64, and none below 0, not "-1"`},
+		{"--uint16=-1", `--uint16 takes a number from 0 to 65535, not "-1"`},
+		{"--uint16=65536", `--uint16 takes a number from 0 to 65535, not "65536"`},
+		{"--float=", `--float takes a number such as 1.5, not ""`},
+		{"--duration=5", `--duration takes a time such as 5s, not "5"`},
+		{"--bool=may\" for flag -x: be", `--bool takes true or false, not "may\" for flag -x: be"`},
+		{"--func=x", `--func: it is no good`},
+		{"--duration", `--duration time: the value is missing`},
+		{"---int", `bad flag syntax: ---int`},
+	} {
+		fs := flag.NewFlagSet("", flag.ContinueOnError)
+		fs.Int("int", 0, "")
+		fs.Uint64("uint64", 0, "")
+		Uint16(fs, "uint16", 0, "")
+		fs.Float64("float", 0, "")
+		fs.Duration("duration", 0, "how much `time`")
+		fs.Bool("bool", false, "")
+		fs.Func("func", "", func(string) error { return errors.New("it is no good") })
+		_, err := Parse(fs, []string{tc.arg})
+		var usage *UsageError
+		require.ErrorAs(t, err, &usage, tc.arg)
+		assert.Equal(t, tc.want, usage.Problem)
+	}
+}
+
+func TestUint16(t *testing.T) {
+	fs := flag.NewFlagSet("", flag.ContinueOnError)
+	n := Uint16(fs, "n", 7, "the tag `N`")
+	assert.Equal(t, "  --n N\n    \tthe tag N (default 7)\n", Flags(fs))
+	for _, good := range []string{"0", "65535"} {
+		_, err := Parse(fs, []string{"--n", good})
+		require.NoError(t, err)
+		assert.Equal(t, good, fmt.Sprint(*n))
+	}
 }
 
 func TestReason(t *testing.T) {
