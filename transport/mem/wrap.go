@@ -19,9 +19,9 @@ const farewell = 5 * time.Second
 // below TLS and not above. A cut resets c if it can (SetLinger). The link adds up to 64 KiB each way to what can be on
 // the way between two programs.
 //
-// Three goroutines serve the link. They end soon after the returned Conn is closed: once the peer has taken what is left,
-// or has not taken the next 32 KiB of it for 5 s. What comes from the peer meanwhile is discarded, and c is reset then, as
-// TCP does with bytes that nobody will read. A direction frozen at that time must be thawed or cut first.
+// Three goroutines serve the link. They end soon after the returned Conn is closed: once the peer has taken what is
+// left, or has not taken the next 32 KiB of it for 5 s. What comes from the peer meanwhile is discarded, and c is reset
+// then, as TCP does with bytes that nobody will read. A direction frozen at that time must be thawed or cut first.
 //
 // To break every connection of a dialer, wrap each:
 //
