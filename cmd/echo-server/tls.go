@@ -37,8 +37,8 @@ func (o *options) certificate(log *slog.Logger) (cfg *tls.Config, fingerprint st
 	return cfg, ttls.Fingerprint(cert.Leaf), nil
 }
 
-// follow makes cfg demand certificates of clients, from the authorities that files name at each time. Files.Server would
-// do it, but takes its own certificate from files too; a client's authorities are read the same way.
+// follow makes cfg demand certificates of clients, from the authorities that files name at each time. Files.Server does
+// it, too, but takes its own certificate from files as well; Files.Client reads authorities the same way without one.
 func follow(cfg *tls.Config, files *ttls.Files) error {
 	authorities, err := files.Client()
 	if err != nil {
