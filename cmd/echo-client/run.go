@@ -18,45 +18,36 @@ const dialTime = 10 * time.Second
 
 // run is the whole program; ctx ends with the first Ctrl-C. It returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	fail := func(code int, format string, args ...any) int {
-		fmt.Fprintf(stderr, "echo-client: %s\n", program.OneLine(fmt.Sprintf(format, args...)))
-		return code
-	}
-	print := func(text string) int {
-		if _, err := io.WriteString(stdout, text); err != nil {
-			return fail(program.Failed, "cannot write the output: %s", program.Reason(err))
-		}
-		return program.OK
-	}
+	console := program.Console{Name: "echo-client", Stdout: stdout, Stderr: stderr}
 	o, err := parse(args)
 	switch {
 	case err != nil:
-		return fail(program.Usage, "%v (see echo-client --help)", err)
+		return console.Fail(program.Usage, "%v (see echo-client --help)", err)
 	case o.help != "":
-		return print(o.help)
+		return console.Print(o.help)
 	case o.versionOnly:
-		return print(program.Version("echo-client") + "\n")
+		return console.Print(program.Version("echo-client") + "\n")
 	}
 
 	input := stdin
 	if o.file != "-" {
 		f, err := os.Open(o.file)
 		if err != nil {
-			return fail(program.Usage, "%s", program.OneLine(err.Error()))
+			return console.Fail(program.Usage, "%s", program.OneLine(err.Error()))
 		}
 		defer f.Close()
 		if info, err := f.Stat(); err == nil && info.IsDir() {
-			return fail(program.Usage, "%s is a directory", o.file)
+			return console.Fail(program.Usage, "%s is a directory", o.file)
 		}
 		input = f
 	}
 	tlsConfig, err := o.tls.config()
 	if err != nil {
-		return fail(program.Usage, "%s", program.OneLine(err.Error()))
+		return console.Fail(program.Usage, "%s", program.OneLine(err.Error()))
 	}
 	dialer, err := o.connect.Dialer(&endpoint.Config{TLS: tlsConfig})
 	if err != nil {
-		return fail(program.Usage, "%s", program.OneLine(err.Error()))
+		return console.Fail(program.Usage, "%s", program.OneLine(err.Error()))
 	}
 	if o.tls.insecure {
 		fmt.Fprintln(stderr, "echo-client: warning: --insecure trusts any server, even an impostor; --tls-fingerprint is the safe way")
@@ -67,9 +58,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	cancel()
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return fail(program.NoConnection, "interrupted before %s answered", o.name())
+		return console.Fail(program.NoConnection, "interrupted before %s answered", o.name())
 	case err != nil:
-		return fail(program.NoConnection, "cannot connect to %s: %s", o.name(), o.connectReason(err))
+		return console.Fail(program.NoConnection, "cannot connect to %s: %s", o.name(), o.connectReason(err))
 	}
 
 	c := newClient(o, conn, input, stdout)
@@ -80,15 +71,15 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	s := c.summary()
 	if err != nil {
 		if refusal := new(refusedError); errors.As(err, &refusal) {
-			return fail(program.NoConnection, "cannot connect to %s: %s", o.name(), program.Reason(err))
+			return console.Fail(program.NoConnection, "cannot connect to %s: %s", o.name(), program.Reason(err))
 		}
-		fail(program.Failed, "%v", err)
+		console.Fail(program.Failed, "%v", err)
 	}
 	fmt.Fprintf(stderr, "echo-client: %s\n", s)
 	if o.json {
 		if jsonErr := s.writeJSON(stdout, c.lastByte); jsonErr != nil && err == nil {
 			err = jsonErr
-			fail(program.Failed, "cannot write the output: %s", program.Reason(err))
+			console.Fail(program.Failed, "cannot write the output: %s", program.Reason(err))
 		}
 	}
 	if err != nil || !s.clean() {

@@ -13,31 +13,22 @@ import (
 
 // run is the whole program; ctx ends with the first signal. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	fail := func(code int, format string, args ...any) int {
-		fmt.Fprintf(stderr, "echo-server: %s\n", program.OneLine(fmt.Sprintf(format, args...)))
-		return code
-	}
-	print := func(text string) int {
-		if _, err := io.WriteString(stdout, text); err != nil {
-			return fail(program.Failed, "cannot write the output: %s", program.Reason(err))
-		}
-		return program.OK
-	}
+	console := program.Console{Name: "echo-server", Stdout: stdout, Stderr: stderr}
 	o, err := parse(args)
 	switch {
 	case err != nil:
-		return fail(program.Usage, "%v (see echo-server --help)", err)
+		return console.Fail(program.Usage, "%v (see echo-server --help)", err)
 	case o.help != "":
-		return print(o.help)
+		return console.Print(o.help)
 	case o.versionOnly:
-		return print(program.Version("echo-server") + "\n")
+		return console.Print(program.Version("echo-server") + "\n")
 	}
 
 	log := newLogger(stderr, o.logJSON, o.verbose)
 	s := newServer(log, o.maxSize)
 	tlsConfig, fingerprint, err := o.certificate(log)
 	if err != nil {
-		return fail(program.Usage, "%s", program.OneLine(err.Error()))
+		return console.Fail(program.Usage, "%s", program.OneLine(err.Error()))
 	}
 	cfg := &endpoint.Config{
 		TLS: tlsConfig,
@@ -52,7 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			for _, ln := range listeners {
 				_ = ln.Close() // leaving
 			}
-			return fail(program.NoConnection, "cannot listen on %s: %s", u, listenReason(err))
+			return console.Fail(program.NoConnection, "cannot listen on %s: %s", u, listenReason(err))
 		}
 		listeners = append(listeners, ln)
 	}
@@ -65,7 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if fingerprint != "" {
 		fmt.Fprintf(&lines, "certificate %s\n", fingerprint)
 	}
-	if code := print(lines.String()); code != program.OK {
+	if code := console.Print(lines.String()); code != program.OK {
 		s.shutdown(0) // who started it would wait for these lines for ever
 		return code
 	}

@@ -25,9 +25,9 @@ const (
 	closeTime = 5 * time.Second
 	// brokenTime bounds the sending of the last echoes to a peer that broke the protocol.
 	brokenTime = 30 * time.Second
-	// Between attempts to accept, when that fails.
-	minAcceptWait = 5 * time.Millisecond
-	maxAcceptWait = time.Second
+	// acceptWait is between attempts to accept, when that fails. The transports wait out what passes, such as a want of
+	// file descriptors; whatever this is, spinning would not help.
+	acceptWait = time.Second
 )
 
 // errDraining is why a connection ends while the server drains.
@@ -70,24 +70,19 @@ func (s *server) serve(ln net.Listener, u endpoint.URL) {
 }
 
 func (s *server) accept(ln net.Listener, where string) {
-	var wait time.Duration
 	for {
 		nc, err := ln.Accept()
 		if err != nil {
 			if s.drained.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return
 			}
-			// The transports wait out what passes, such as a want of file descriptors. Whatever this is, spinning would
-			// not help.
-			wait = min(max(2*wait, minAcceptWait), maxAcceptWait)
-			s.complaints.warn("accept failed", "listener", where, "error", program.Reason(err), "next_try_in", wait)
+			s.complaints.warn("accept failed", "listener", where, "error", program.Reason(err), "next_try_in", acceptWait)
 			select {
-			case <-time.After(wait):
+			case <-time.After(acceptWait):
 			case <-s.drained.Done():
 			}
 			continue
 		}
-		wait = 0
 		conn := reconnect.NewPlain(nc, s.plain)
 		if !s.add(conn) {
 			_ = conn.CloseNow() // came too late
