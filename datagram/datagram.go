@@ -67,7 +67,7 @@ func (h Header) bits() uint64 {
 
 // headerBits is the header of a datagram as one big-endian word. The payload's length must have been checked.
 func headerBits(recipient uint16, payload int) uint64 {
-	return uint64(payload+sizeOverhead)<<32 | Version<<16 | uint64(recipient)
+	return Header{Size: uint32(payload + sizeOverhead), Version: Version, Recipient: recipient}.bits()
 }
 
 // Append appends the frame of d to dst and returns the longer slice. A payload that the size field cannot express,

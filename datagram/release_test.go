@@ -88,7 +88,7 @@ func TestReleaseOfAnything(t *testing.T) {
 
 // A large buffer that was given back is no gift to a header that announces a large frame and brings nothing.
 func TestReleasedMemoryIsNotHeldByClaims(t *testing.T) {
-	for _, given := range []int{64 << 10, 1 << 20, 8 << 20, 31 << 20} {
+	for _, given := range []int{64 << 10, 100 << 10, 1 << 20, 8 << 20, 31 << 20} {
 		for _, claimed := range []int{16 << 10, 60 << 10, 64 << 10, 1 << 20, 8 << 20} {
 			for _, arrived := range []int{0, 1, 1000, 100_000} {
 				for range 4 {

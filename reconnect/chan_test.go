@@ -80,6 +80,21 @@ func TestCloseCountsWhatTheChannelTook(t *testing.T) {
 	})
 }
 
+// What has gone from the channel to the queue is counted there, and not twice.
+func TestCloseCountsNothingTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := memPair(t, &mem.Config{Buffer: 1 << 10}, nil)
+		a.Writer().C() <- text(1, "gone")
+		require.NoError(t, a.Writer().Flush(context.Background()))
+		require.NoError(t, a.Writer().Send(context.Background(), datagram.Datagram{Payload: make([]byte, 8<<10)}))
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		var unsent *reconnect.CloseError
+		require.ErrorAs(t, a.Close(ctx), &unsent)
+		assert.EqualValues(t, 1, unsent.Unsent)
+	})
+}
+
 func TestUnsendableInTheChannelEndsTheConnection(t *testing.T) {
 	a, _ := memPair(t, nil, &reconnect.PlainOptions{MaxPayload: 3})
 	a.Writer().C() <- text(1, "four")
