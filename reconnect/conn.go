@@ -3,7 +3,6 @@ package reconnect
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"time"
@@ -139,8 +138,6 @@ func (c *Conn) CloseSend(ctx context.Context) error {
 	return c.out.finish(ctx) // which tells if ctx ended before that
 }
 
-type closeWriter interface{ CloseWrite() error }
-
 // Close ends the connection in good order. It writes all that was accepted, ends the sending, waits for the peer to end
 // its own for up to 5 s (what still arrives is dropped), so that no reset overtakes the last datagrams, and closes.
 //
@@ -223,36 +220,3 @@ func (c *Conn) end(err error, closeStream func()) {
 	closeStream() // only now that both sides know the reason, so that nobody takes the closing for an error of its own
 	close(c.done)
 }
-
-// closeNow closes a stream without waiting for its peer: TLS would say goodbye to one that may not read, and QUIC wait
-// until its machine has everything. Nothing can be done about an error.
-func closeNow(nc net.Conn) {
-	switch nc := nc.(type) {
-	case interface{ CloseNow() error }:
-		_ = nc.CloseNow()
-	case interface{ NetConn() net.Conn }:
-		_ = nc.NetConn().Close()
-	}
-	_ = nc.Close()
-}
-
-// signal wakes everybody who waits for a state to change. It is guarded by the mutex that guards that state.
-type signal struct{ ch chan struct{} }
-
-// wait returns a channel that the next broadcast closes.
-func (s *signal) wait() <-chan struct{} {
-	if s.ch == nil {
-		s.ch = make(chan struct{})
-	}
-	return s.ch
-}
-
-func (s *signal) broadcast() {
-	if s.ch != nil {
-		close(s.ch)
-		s.ch = nil
-	}
-}
-
-// isEOF tells a stream's end in good order from everything else.
-func isEOF(err error) bool { return errors.Is(err, io.EOF) }

@@ -141,8 +141,6 @@ func (i *inbound) fill(ctx context.Context) error {
 	return err
 }
 
-var longAgo = time.Unix(1, 0)
-
 // final notes what ended the stream, if anything did. mu is held.
 func (i *inbound) final(err error) {
 	if err != nil && i.err == nil {
@@ -197,9 +195,6 @@ func (i *inbound) linger(ctx context.Context) {
 	defer stop()
 	_, _ = io.Copy(io.Discard, onlyReader{i.c.nc})
 }
-
-// onlyReader hides a connection's other methods from io.Copy.
-type onlyReader struct{ io.Reader }
 
 // end wakes all who wait, for good. What has wholly arrived is still handed out, unless it was this side that closed.
 func (i *inbound) end(err error) {
