@@ -17,7 +17,7 @@ import (
 //
 // Invariant: while reading is set only the goroutine that set it touches dec, and dec holds no whole frame.
 type inbound struct {
-	c     *Conn
+	p     *plain
 	reads atomic.Uint64 // how often the stream was read
 
 	mu       sync.Mutex
@@ -29,9 +29,9 @@ type inbound struct {
 	changed  signal // reading or err
 }
 
-func (i *inbound) init(c *Conn, codec *datagram.Options) {
-	i.c = c
-	i.dec = datagram.NewReader(c.nc, codec)
+func (i *inbound) init(p *plain, codec *datagram.Options) {
+	i.p = p
+	i.dec = datagram.NewReader(p.nc, codec)
 }
 
 // receive waits for one datagram.
@@ -126,7 +126,7 @@ func (i *inbound) fill(ctx context.Context) error {
 	}
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		_ = i.c.nc.SetReadDeadline(longAgo) // fails on a closed connection only, whose Read has ended
+		_ = i.p.nc.SetReadDeadline(longAgo) // fails on a closed connection only, whose Read has ended
 		close(interrupted)
 	})
 	err := i.dec.Fill()
@@ -134,7 +134,7 @@ func (i *inbound) fill(ctx context.Context) error {
 		<-interrupted
 		i.mu.Lock()
 		if !i.dropping {
-			_ = i.c.nc.SetReadDeadline(time.Time{})
+			_ = i.p.nc.SetReadDeadline(time.Time{})
 		}
 		i.mu.Unlock()
 	}
@@ -149,8 +149,8 @@ func (i *inbound) final(err error) {
 	}
 }
 
-// ended returns why nothing more can be received, or nil.
-func (i *inbound) ended() error {
+// receiveErr returns why nothing more can be received, or nil.
+func (i *inbound) receiveErr() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.err
@@ -166,13 +166,13 @@ func (i *inbound) stop() {
 	}
 	i.changed.broadcast()
 	if i.reading {
-		_ = i.c.nc.SetReadDeadline(longAgo)
+		_ = i.p.nc.SetReadDeadline(longAgo)
 	}
 }
 
 // linger drops what arrives until the peer ends its stream, ctx ends, or lingerTime has passed. stop was called.
 func (i *inbound) linger(ctx context.Context) {
-	if _, ok := i.c.nc.(closeWriter); !ok {
+	if !i.p.canFinish() {
 		return // the peer was not told
 	}
 	i.mu.Lock()
@@ -190,10 +190,10 @@ func (i *inbound) linger(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lingerTime)
 	defer cancel()
-	_ = i.c.nc.SetReadDeadline(time.Time{})
-	stop := context.AfterFunc(ctx, func() { _ = i.c.nc.SetReadDeadline(longAgo) })
+	_ = i.p.nc.SetReadDeadline(time.Time{})
+	stop := context.AfterFunc(ctx, func() { _ = i.p.nc.SetReadDeadline(longAgo) })
 	defer stop()
-	_, _ = io.Copy(io.Discard, onlyReader{i.c.nc})
+	_, _ = io.Copy(io.Discard, onlyReader{i.p.nc})
 }
 
 // end wakes all who wait, for good. What has wholly arrived is still handed out, unless it was this side that closed.

@@ -22,7 +22,7 @@ const (
 //
 // Invariants: accepted >= written. While writing is false, back is empty, and so is front.
 type outbound struct {
-	c   *Conn
+	p   *plain
 	try tryWriter // nil where a write without waiting cannot be had
 
 	mu       sync.Mutex
@@ -44,13 +44,13 @@ type outbound struct {
 	changed  signal        // written, writing, finished or err
 }
 
-func (o *outbound) init(c *Conn, codec *datagram.Options, size int) {
+func (o *outbound) init(p *plain, codec *datagram.Options, size int) {
 	if size <= 0 {
 		size = DefaultSendBuffer
 	}
-	o.c = c
+	o.p = p
 	o.refusing = make(chan struct{})
-	o.try = newTryWriter(c.nc)
+	o.try = newTryWriter(p.nc)
 	o.front, o.back = datagram.NewBuffer(codec), datagram.NewBuffer(codec)
 	o.half = max(size/2, 1)
 }
@@ -65,14 +65,6 @@ func (o *outbound) refusal() error {
 	}
 	return nil
 }
-
-// How send goes about it.
-type sendMode int
-
-const (
-	noWait sendMode = 1 << iota // a full queue is ErrWouldBlock
-	held                        // d was counted by hold
-)
 
 // send accepts one datagram, and waits for room.
 func (o *outbound) send(ctx context.Context, d datagram.Datagram, mode sendMode) error {
@@ -185,7 +177,7 @@ func (o *outbound) start() {
 	}
 	o.mu.Unlock()
 	if err != nil && !errors.Is(err, errWouldBlock) {
-		o.c.fail(err)
+		o.p.fail(err)
 		return
 	}
 	go o.write()
@@ -198,7 +190,7 @@ func (o *outbound) lone() bool {
 	if o.try == nil || o.front.Len() > loneSize {
 		return false
 	}
-	return o.reads != o.c.in.reads.Load() || time.Since(o.last) >= loneGap
+	return o.reads != o.p.inbound.reads.Load() || time.Since(o.last) >= loneGap
 }
 
 // swap moves front to back, which is empty. mu is held and writing set.
@@ -218,7 +210,7 @@ func (o *outbound) wrote() {
 func (o *outbound) rest() {
 	o.writing = false
 	o.last = time.Now()
-	o.reads = o.c.in.reads.Load()
+	o.reads = o.p.inbound.reads.Load()
 	o.changed.broadcast()
 }
 
@@ -234,9 +226,9 @@ func (o *outbound) write() {
 			o.swap()
 		}
 		o.mu.Unlock()
-		_, err := o.back.WriteTo(o.c.nc)
+		_, err := o.back.WriteTo(o.p.nc)
 		if err != nil {
-			o.c.fail(err) // nothing may follow a frame that was cut
+			o.p.fail(err) // nothing may follow a frame that was cut
 			return
 		}
 		o.mu.Lock()
@@ -244,9 +236,9 @@ func (o *outbound) write() {
 	}
 	if o.closing && o.err == nil && !o.finished {
 		o.mu.Unlock()
-		if w, ok := o.c.nc.(closeWriter); ok {
+		if w, ok := o.p.nc.(closeWriter); ok {
 			if err := w.CloseWrite(); err != nil && !errors.Is(err, net.ErrClosed) {
-				o.c.fail(err)
+				o.p.fail(err)
 				return
 			}
 		}

@@ -30,7 +30,7 @@ func (r *Reader) Receive(ctx context.Context) (datagram.Datagram, error) {
 	if ctx.Err() != nil {
 		return datagram.Datagram{}, context.Cause(ctx)
 	}
-	return r.c.in.receive(ctx)
+	return r.c.e.receive(ctx)
 }
 
 // ReceiveBatch blocks as Receive does, then puts into dst as many datagrams as have arrived. n is 1 or more unless
@@ -39,7 +39,7 @@ func (r *Reader) ReceiveBatch(ctx context.Context, dst []datagram.Datagram) (n i
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	return r.c.in.receiveBatch(ctx, dst)
+	return r.c.e.receiveBatch(ctx, dst)
 }
 
 // All returns an iterator over what Receive yields. The peer's end of sending ends it; any other error is yielded once,

@@ -30,12 +30,12 @@ func (w *Writer) Send(ctx context.Context, d datagram.Datagram) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return w.c.out.send(ctx, d, 0)
+	return w.c.e.send(ctx, d, 0)
 }
 
 // TrySend is Send that never blocks: a full queue is ErrWouldBlock.
 func (w *Writer) TrySend(d datagram.Datagram) error {
-	return w.c.out.send(context.Background(), d, noWait)
+	return w.c.e.send(context.Background(), d, noWait)
 }
 
 // SendBatch queues ds in order, at less cost than as many calls of Send, and returns how many were accepted: n <
@@ -46,7 +46,7 @@ func (w *Writer) SendBatch(ctx context.Context, ds []datagram.Datagram) (n int, 
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	return w.c.out.sendBatch(ctx, ds)
+	return w.c.e.sendBatch(ctx, ds)
 }
 
 // Flush waits until everything accepted before the call was taken by the operating system, or ctx ends, or the
@@ -56,12 +56,12 @@ func (w *Writer) Flush(ctx context.Context) error {
 	if err := w.chanFlush(ctx); err != nil {
 		return err
 	}
-	return w.c.out.flush(ctx)
+	return w.c.e.flush(ctx)
 }
 
 // Done returns a channel that is closed when nothing more is accepted: CloseSend, Close or CloseNow was called, or the
 // connection failed. Select on it beside a send to C.
-func (w *Writer) Done() <-chan struct{} { return w.c.out.refusing }
+func (w *Writer) Done() <-chan struct{} { return w.c.e.refusing() }
 
 // C returns a channel for use in a select: what is sent to it is sent to the peer, as by Send. It is unbuffered, and
 // always the same one. A payload belongs to the Writer from then on, and must not be changed.
@@ -87,20 +87,20 @@ func (w *Writer) pump() {
 	defer close(w.handed)
 	for {
 		select {
-		case <-w.c.out.refusing:
+		case <-w.c.e.refusing():
 			return
 		case <-w.stop:
 			return
 		case w.handed <- struct{}{}:
 		case d, ok := <-w.ch:
 			if !ok {
-				w.c.out.finishing()
+				w.c.e.finishing()
 				return
 			}
-			w.c.out.hold()
-			if err := w.c.out.send(context.Background(), d, held); err != nil {
+			w.c.e.hold()
+			if err := w.c.e.send(context.Background(), d, held); err != nil {
 				if !errors.Is(err, ErrClosed) {
-					w.c.fail(err)
+					w.c.e.fail(err)
 				}
 				return // what it held stays counted as unsent
 			}
