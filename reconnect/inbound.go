@@ -29,9 +29,13 @@ type inbound struct {
 	changed  signal // reading or err
 }
 
-func (i *inbound) init(p *plain, codec *datagram.Options) {
+func (i *inbound) init(p *plain, codec *datagram.Options, head []byte) {
 	i.p = p
-	i.dec = datagram.NewReader(p.nc, codec)
+	var stream io.Reader = p.nc
+	if len(head) > 0 {
+		stream = &headed{head, stream}
+	}
+	i.dec = datagram.NewReader(stream, codec)
 }
 
 // receive waits for one datagram.

@@ -36,16 +36,7 @@ type PlainOptions struct {
 // NewPlain returns a plain connection over nc, which then belongs to it: the caller must no more read, write or close
 // nc. nc may be anything that yields an ordered, reliable stream and whose SetReadDeadline interrupts a Read. It starts
 // nothing and sends nothing.
-func NewPlain(nc net.Conn, o *PlainOptions) *Conn {
-	if o == nil {
-		o = new(PlainOptions)
-	}
-	p := &plain{nc: nc, over: make(chan struct{})}
-	codec := &datagram.Options{MaxPayload: o.MaxPayload, Framing: o.Framing}
-	p.outbound.init(p, codec, o.SendBuffer)
-	p.inbound.init(p, codec)
-	return newConn(p)
-}
+func NewPlain(nc net.Conn, o *PlainOptions) *Conn { return newPlain(nc, nil, o) }
 
 // DialPlain dials once and returns a plain connection over what came of it. It blocks as the dialer does, until ctx
 // ends at the latest, and its errors are the dialer's.
@@ -68,6 +59,18 @@ type plain struct {
 
 	mu     sync.Mutex
 	reason error // why the connection ended; nil while it lives
+}
+
+// newPlain is NewPlain for an nc of which head was already read. head must not change any more.
+func newPlain(nc net.Conn, head []byte, o *PlainOptions) *Conn {
+	if o == nil {
+		o = new(PlainOptions)
+	}
+	p := &plain{nc: nc, over: make(chan struct{})}
+	codec := &datagram.Options{MaxPayload: o.MaxPayload, Framing: o.Framing}
+	p.outbound.init(p, codec, o.SendBuffer)
+	p.inbound.init(p, codec, head)
+	return newConn(p)
 }
 
 func (p *plain) refusing() <-chan struct{} { return p.outbound.refusing }

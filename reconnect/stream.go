@@ -30,3 +30,18 @@ func isEOF(err error) bool { return errors.Is(err, io.EOF) }
 
 // onlyReader hides a connection's other methods from io.Copy.
 type onlyReader struct{ io.Reader }
+
+// headed is a stream of which head was read before, and comes first.
+type headed struct {
+	head []byte
+	io.Reader
+}
+
+func (h *headed) Read(p []byte) (int, error) {
+	if len(h.head) == 0 {
+		return h.Reader.Read(p)
+	}
+	n := copy(p, h.head)
+	h.head = h.head[n:]
+	return n, nil
+}
