@@ -36,7 +36,7 @@ func (w *Welcome) Append(dst []byte) []byte {
 	dst = append(dst, w.Instance[:]...)
 	dst = append(dst, w.PublicKey[:]...)
 	dst = binary.BigEndian.AppendUint32(dst, w.Expiry)
-	dst = w.Status.append(dst)
+	dst = appendStatus(dst, &w.Status)
 	dst = append(dst, w.Proof[:]...)
 	return appendExtensions(dst, nil)
 }
@@ -50,7 +50,7 @@ func (r *Resume) Append(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint32(dst, r.MaxPayload)
 	dst = append(dst, r.ID[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, r.Epoch)
-	dst = r.Status.append(dst)
+	dst = appendStatus(dst, &r.Status)
 	dst = append(dst, r.Proof[:]...)
 	return appendExtensions(dst, r.Token)
 }
@@ -60,7 +60,7 @@ func (r *Resumed) Append(dst []byte) []byte {
 	dst = appendHeader(dst, KindResumed, nil)
 	dst = binary.BigEndian.AppendUint64(dst, r.Epoch)
 	dst = binary.BigEndian.AppendUint32(dst, r.Expiry)
-	dst = r.Status.append(dst)
+	dst = appendStatus(dst, &r.Status)
 	dst = append(dst, r.Proof[:]...)
 	return appendExtensions(dst, nil)
 }
@@ -84,7 +84,7 @@ func (c *Control) Append(dst []byte) []byte {
 		panic(fmt.Sprintf("session: %v is not the kind of a Control", c.Kind))
 	}
 	dst = appendHeader(dst, c.Kind, nil)
-	dst = c.Status.append(dst)
+	dst = appendStatus(dst, &c.Status)
 	switch c.Kind {
 	case KindPing, KindPong:
 		dst = binary.BigEndian.AppendUint64(dst, c.Token)
@@ -99,7 +99,7 @@ func (c *Control) Append(dst []byte) []byte {
 	return appendExtensions(dst, nil)
 }
 
-func (s *Status) append(dst []byte) []byte {
+func appendStatus(dst []byte, s *Status) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, s.Sent.N)
 	dst = binary.BigEndian.AppendUint64(dst, s.Sent.B)
 	dst = binary.BigEndian.AppendUint64(dst, s.Received.N)

@@ -9,7 +9,8 @@ import (
 
 // The Parse functions take one whole control frame, header included, as a datagram.Reader hands it out. What breaks a
 // rule of protocol.md §8 is a *ControlError, and a version that is not known a *VersionError. Rules that need more than
-// the frame, such as that positions agree, are not theirs. They do not allocate but for an error.
+// the frame, such as that positions agree, are not theirs. They do not allocate but for an error; what they return with
+// one is of no use.
 
 // ParseHello parses a HELLO. The token is a slice of frame.
 func ParseHello(frame []byte) (Hello, error) {
@@ -30,7 +31,7 @@ func ParseHello(frame []byte) (Hello, error) {
 		Token:       token,
 	}
 	if h.Epoch == 0 || h.Epoch > MaxHellos {
-		return Hello{}, &ControlError{KindHello, "epoch", fmt.Sprintf("1 to %d", MaxHellos), fmt.Sprint(h.Epoch), "R-112"}
+		return h, &ControlError{KindHello, "epoch", fmt.Sprintf("1 to %d", MaxHellos), fmt.Sprint(h.Epoch), "R-112"}
 	}
 	return h, checkFlags(KindHello, h.Flags)
 }
@@ -103,7 +104,7 @@ func ParseReject(frame []byte) (Reject, error) {
 		Instance: [16]byte(b[28:]),
 	}
 	if r.Reason == 0 || int(r.Reason) >= len(reasons) {
-		return Reject{}, &ControlError{KindReject, "reason", "1 to 10", fmt.Sprint(uint16(r.Reason)), "R-128"}
+		return r, &ControlError{KindReject, "reason", "1 to 10", fmt.Sprint(uint16(r.Reason)), "R-128"}
 	}
 	return r, checkFlags(KindReject, r.Flags)
 }
@@ -127,12 +128,12 @@ func ParseControl(frame []byte) (c Control, err error) {
 	case KindClose:
 		c.Reason = CloseReason(binary.BigEndian.Uint16(b))
 		if int(c.Reason) >= len(closeReasons) {
-			return Control{}, &ControlError{KindClose, "reason", "0 to 4", fmt.Sprint(uint16(c.Reason)), "R-126"}
+			return c, &ControlError{KindClose, "reason", "0 to 4", fmt.Sprint(uint16(c.Reason)), "R-126"}
 		}
 	case KindSkip:
 		c.Length = binary.BigEndian.Uint32(b)
 		if c.Length < datagram.HeaderSize {
-			return Control{}, &ControlError{KindSkip, "length", "8 or more", fmt.Sprint(c.Length), "R-131"}
+			return c, &ControlError{KindSkip, "length", "8 or more", fmt.Sprint(c.Length), "R-131"}
 		}
 	}
 	return c, nil
@@ -185,15 +186,15 @@ func checkHeader(frame []byte, kind Kind) error {
 		return &ControlError{0, "header", bytesText(datagram.HeaderSize), bytesText(len(frame)), "R-1"}
 	}
 	h := datagram.ParseHeader(frame)
+	got := Kind(h.Recipient)
 	switch {
 	case len(frame) > MaxControl:
-		return &ControlError{Kind(h.Recipient), "size", fmt.Sprintf("at most %d bytes", MaxControl), bytesText(len(frame)), "R-102"}
-	case h.Version != controlVersion:
-		return &ControlError{Kind(h.Recipient), "header", fmt.Sprintf("version %d", controlVersion), fmt.Sprintf("version %d", h.Version), "R-102"}
-	case uint64(h.Size)+4 != uint64(len(frame)):
-		return &ControlError{Kind(h.Recipient), "header", fmt.Sprintf("size %d", len(frame)-4), fmt.Sprintf("size %d", h.Size), "R-1"}
-	case Kind(h.Recipient) != kind:
-		return &ControlError{Kind(h.Recipient), "kind", kind.String(), Kind(h.Recipient).String(), "R-104"}
+		return &ControlError{got, "size", fmt.Sprintf("at most %d bytes", MaxControl), bytesText(len(frame)), "R-102"}
+	case h.Version != controlVersion || uint64(h.Size)+4 != uint64(len(frame)):
+		return &ControlError{got, "header", fmt.Sprintf("size %d, version %d", len(frame)-4, controlVersion),
+			fmt.Sprintf("size %d, version %d", h.Size, h.Version), "R-1"}
+	case got != kind:
+		return &ControlError{got, "kind", kind.String(), got.String(), "R-104"}
 	}
 	return nil
 }
