@@ -45,7 +45,7 @@ const kindData Kind = 0
 // set is a set of kinds of frames.
 type set uint32
 
-func kinds(ks ...Kind) (s set) {
+func setOf(ks ...Kind) (s set) {
 	for _, k := range ks {
 		s |= 1 << k
 	}
@@ -59,18 +59,18 @@ func (s set) has(k Kind) bool { return k < 32 && s&(1<<k) != 0 }
 // a session, so that they are in no cell.
 var accepted = [2][numStates]set{
 	Dialer: {
-		Greeting: kinds(KindWelcome, KindReject),
-		Resuming: kinds(KindResumed, KindReject),
-		Live:     kinds(kindData, KindAck, KindPing, KindPong, KindFin, KindGoAway, KindClose, KindSkip, KindStop),
+		Greeting: setOf(KindWelcome, KindReject),
+		Resuming: setOf(KindResumed, KindReject),
+		Live:     setOf(kindData, KindAck, KindPing, KindPong, KindFin, KindGoaway, KindClose, KindSkip, KindStop),
 	},
 	Listener: {
-		Greeting: kinds(kindData, KindAck, KindPing, KindPong, KindFin, KindClose, KindSkip, KindStop),
-		Live:     kinds(kindData, KindAck, KindPing, KindPong, KindFin, KindClose, KindSkip, KindStop),
+		Greeting: setOf(kindData, KindAck, KindPing, KindPong, KindFin, KindClose, KindSkip, KindStop),
+		Live:     setOf(kindData, KindAck, KindPing, KindPong, KindFin, KindClose, KindSkip, KindStop),
 	},
 }
 
-// next says where a frame leads that changes the state.
-var next = [2][numStates]map[Kind]string{
+// leads says where a frame leads that changes the state.
+var leads = [2][numStates]map[Kind]string{
 	Dialer: {
 		Greeting: {KindWelcome: "live", KindReject: "new, or ended"},
 		Resuming: {KindResumed: "live", KindReject: "detached, or ended"},
@@ -119,7 +119,7 @@ func StateTable() string {
 				if k != kindData {
 					name = k.String()
 				}
-				if to := next[role][s][k]; to != "" {
+				if to := leads[role][s][k]; to != "" {
 					name += " → " + to
 				}
 				frames = append(frames, name)

@@ -1,0 +1,127 @@
+package session
+
+import "fmt"
+
+// check returns an error if an invariant does not hold. Tests call it after each input.
+func (s *Session) check() error {
+	if err := s.log.check(); err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	if err := s.recv.check(s.cfg.Consumed); err != nil {
+		return fmt.Errorf("receiving: %w", err)
+	}
+	l, r := &s.log, &s.recv
+	switch {
+	case !s.state.attached() && (s.first != nil || s.greeting != nil):
+		return fmt.Errorf("%v with something to say first", s.state)
+	case s.finAcked && l.base != l.final():
+		return fmt.Errorf("the end is acknowledged, and base %v is before %v", l.base, l.final())
+	case s.role == Listener && s.state == Resuming:
+		return fmt.Errorf("a listener resumes")
+	case s.Confirmed() && !s.welcomed:
+		return fmt.Errorf("%v without keys", s.state)
+	case s.state != Ended && !s.closeDue && !s.closeSent && s.finished() && s.state.attached():
+		return fmt.Errorf("finished, and no CLOSE is due")
+	case s.state == Ended && r.reserved != 0:
+		return fmt.Errorf("ended with %d bytes of the budget", r.reserved)
+	case s.state != Ended && r.reserved < r.window:
+		return fmt.Errorf("a window of %d, reserved are %d", r.window, r.reserved)
+	}
+	return nil
+}
+
+func (l *sendLog) check() error {
+	before := func(a, b Position) bool { return a.N <= b.N && a.B <= b.B }
+	final := l.final()
+	switch {
+	case !before(l.base, final), !before(l.unsent, final), !before(l.max, final):
+		return fmt.Errorf("base %v, unsent %v, max %v, the end %v", l.base, l.unsent, l.max, final)
+	case !before(l.base, l.max), !before(l.unsent, l.max):
+		return fmt.Errorf("base %v, unsent %v, max %v: out of order", l.base, l.unsent, l.max)
+	case l.pinned && l.pin > l.max.B:
+		return fmt.Errorf("pin %d beyond max %v", l.pin, l.max)
+	}
+	if l.base.B == l.end.B {
+		if len(l.segs) > 0 && !l.pinned {
+			return fmt.Errorf("%d segments for nothing", len(l.segs))
+		}
+		return nil
+	}
+	if len(l.segs) == 0 {
+		return fmt.Errorf("no segments for %d bytes", l.size())
+	}
+	if first := &l.segs[0]; first.at > l.base.B || !l.pinned && first.at+uint64(first.n) <= l.base.B {
+		return fmt.Errorf("the first segment is [%d, +%d), base %v", first.at, first.n, l.base)
+	}
+	at := l.segs[0].at
+	for i := range l.segs {
+		s := &l.segs[i]
+		if s.at != at || s.n == 0 || s.n > len(s.buf) || i < len(l.segs)-1 && s.n != len(s.buf) {
+			return fmt.Errorf("segment %d is [%d, +%d) of %d, expected at %d", i, s.at, s.n, len(s.buf), at)
+		}
+		at += uint64(s.n)
+	}
+	if at != l.end.B {
+		return fmt.Errorf("the segments end at %d, the log at %v", at, l.end)
+	}
+	for p := l.base; p.N < l.end.N; {
+		i := l.find(p.B)
+		if s := &l.segs[i]; s.first >= 0 && s.at+uint64(s.first) == p.B && s.firstN != p.N {
+			return fmt.Errorf("segment %d says that %d begins at %v", i, s.firstN, p)
+		} else if s.first < 0 || s.at+uint64(s.first) > p.B {
+			if p != l.base { // before base may lie the first of a segment that was cut by a restore
+				return fmt.Errorf("segment %d does not know of %v", i, p)
+			}
+		}
+		n, _ := l.length(i, p.B)
+		p.N++
+		p.B += n
+	}
+	for i, m := range l.marks {
+		if i > 0 && m.at.B <= l.marks[i-1].at.B || !l.edge(m.at) || m.skipped && m.at.N > l.max.N {
+			return fmt.Errorf("mark %d at %v", i, m.at)
+		}
+	}
+	return nil
+}
+
+func (r *recvSide) check(consumed bool) error {
+	before := func(a, b Position) bool { return a.N <= b.N && a.B <= b.B }
+	end := r.arrived
+	if r.fin {
+		end.N--
+	}
+	n, b, waiting := r.taken.N, r.taken.B, uint64(0)
+	for _, q := range r.queue {
+		n += uint64(q.n)
+		b += uint64(len(q.raw)) + q.skip
+		waiting += uint64(len(q.raw))
+		if q.n == 0 || len(q.raw) == 0 == (q.skip == 0) {
+			return fmt.Errorf("a queued run of %d, %d bytes, skipped %d", q.n, len(q.raw), q.skip)
+		}
+	}
+	switch {
+	case !before(r.taken, end):
+		return fmt.Errorf("taken %v beyond arrived %v", r.taken, r.arrived)
+	case !r.stopped && !before(r.here, r.arrived):
+		return fmt.Errorf("here %v beyond arrived %v", r.here, r.arrived)
+	case !r.stopped && (n != end.N || b != end.B):
+		return fmt.Errorf("the queue ends at (%d, %d), expected %v", n, b, end)
+	case waiting != r.waiting:
+		return fmt.Errorf("%d bytes wait, counted %d", waiting, r.waiting)
+	case !before(r.done, r.arrived):
+		return fmt.Errorf("done %v beyond arrived %v", r.done, r.arrived)
+	}
+	if !consumed {
+		return nil
+	}
+	n, b = r.done.N, r.done.B
+	for _, z := range r.sizes {
+		n++
+		b += z.length
+	}
+	if taken := r.taken; r.done != r.arrived && before(r.done, taken) && (n != taken.N || b != taken.B) {
+		return fmt.Errorf("done and sizes reach (%d, %d), taken is %v", n, b, taken)
+	}
+	return nil
+}

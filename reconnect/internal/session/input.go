@@ -1,0 +1,754 @@
+package session
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"github.com/towline-mq/towline/datagram"
+)
+
+// Read tells that bytes have come in on the connection, and whether a frame was completed by them. The frames follow, in
+// their order, by Data and Control.
+func (s *Session) Read(now time.Duration, whole bool) {
+	if !s.state.attached() {
+		return
+	}
+	s.lastRead, s.pinged = now, false
+	if !whole && s.partialAt == 0 {
+		s.partialAt = now + partialAfter
+	}
+}
+
+// Bad ends the session because of err: the stream of its connection broke the framing.
+func (s *Session) Bad(err error) error {
+	if s.state.attached() {
+		s.fail(&ProtocolError{Role: s.role, State: s.state, Err: err})
+	}
+	return s.err
+}
+
+// Data takes a run of data frames. An error is final: the session has ended with it.
+func (s *Session) Data(now time.Duration, run datagram.Run) error {
+	if !s.state.attached() {
+		return s.err
+	}
+	if !accepted[s.role][s.state].has(kindData) {
+		return s.unexpected("a datagram")
+	}
+	raw, n := run.Raw, uint64(run.N)
+	r := &s.recv
+	if r.here.N < r.arrived.N {
+		again := min(n, r.arrived.N-r.here.N)
+		if r.fin && r.here.N+n >= r.arrived.N {
+			return s.fail(s.broke("a datagram", r.here.add(Position{n, 0}), "none behind the end of the stream", "R-124"))
+		}
+		var dropped uint64
+		if raw, dropped = cut(raw, again); r.here.B > math.MaxUint64-dropped {
+			return s.tooFar()
+		}
+		r.here = r.here.add(Position{again, dropped})
+		n -= again
+		s.stats.Duplicates += again
+		if r.here.N == r.arrived.N && r.here.B != r.arrived.B || r.here.B > r.arrived.B {
+			return s.fail(s.broke("a replay, its position", r.here, r.arrived.String(), "R-123"))
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	if r.fin {
+		return s.fail(s.broke("a datagram", r.here, "none behind the end of the stream", "R-124"))
+	}
+	length := uint64(len(raw))
+	if r.here.N > math.MaxUint64-n || r.here.B > math.MaxUint64-length {
+		return s.tooFar()
+	}
+	if r.here.B+length > r.credit && !r.stopped {
+		if begin := r.here.B + lastBegin(raw); begin >= r.credit {
+			return s.fail(s.broke("a datagram, where it begins", begin, fmt.Sprintf("below the credit %d", r.credit), "R-108"))
+		}
+	}
+	r.here = r.here.add(Position{n, length})
+	if r.stopped {
+		return nil
+	}
+	r.arrived = r.here
+	r.push(raw, int(n))
+	s.came(now, length)
+	return nil
+}
+
+// came sees to the acknowledgement of bytes that arrived.
+func (s *Session) came(now time.Duration, length uint64) {
+	r := &s.recv
+	r.used = r.used || r.arrived.B >= r.credit
+	if !s.cfg.Consumed {
+		s.owe(now, length)
+	}
+}
+
+// owe makes an acknowledgement of that many bytes more due, now or later.
+func (s *Session) owe(now time.Duration, length uint64) {
+	r := &s.recv
+	r.unstated += length
+	switch {
+	case r.unstated >= min(r.window/4, ackBytes):
+		s.ackDue = true
+	case r.ackAt == 0:
+		r.ackAt = now + s.cfg.AckDelay
+	}
+}
+
+// Control takes a control frame, header included. The error is nil; one that matches *RejectError, and the session goes
+// on if its reason says so; or final, and the session has ended with it.
+func (s *Session) Control(now time.Duration, frame []byte) error {
+	if !s.state.attached() {
+		return s.err
+	}
+	kind := KindOf(frame)
+	if int(kind) < len(kinds) && kind != 0 && !accepted[s.role][s.state].has(kind) {
+		return s.unexpected(kind.String())
+	}
+	switch kind {
+	case KindWelcome:
+		w, err := ParseWelcome(frame)
+		if err != nil {
+			return s.Bad(err)
+		}
+		return s.welcome(now, &w, frame)
+	case KindResumed:
+		a, err := ParseResumed(frame)
+		if err != nil {
+			return s.Bad(err)
+		}
+		return s.resumed(now, &a, frame)
+	case KindReject:
+		r, err := ParseReject(frame)
+		if err != nil {
+			return s.Bad(err)
+		}
+		return s.reject(now, &r)
+	}
+	c, err := ParseControl(frame)
+	if err != nil {
+		return s.Bad(err)
+	}
+	if c.Kind == KindClose && c.Reason != CloseDone {
+		s.end(&ClosedError{c.Reason})
+		return s.err
+	}
+	if err := s.heard(now, &c.Status); err != nil {
+		return s.fail(err)
+	}
+	return s.control1(now, &c)
+}
+
+// control1 takes what a control frame says besides its status.
+func (s *Session) control1(now time.Duration, c *Control) error {
+	switch c.Kind {
+	case KindAck:
+		if s.state == Greeting {
+			s.live(false)
+		}
+	case KindPing:
+		s.pongDue, s.pongToken = true, c.Token
+	case KindPong:
+		if s.waitPong && c.Token == s.token {
+			s.waitPong = false
+			s.sample(now - s.pingAt)
+		}
+	case KindFin:
+		return s.finCame()
+	case KindSkip:
+		return s.skipCame(now, uint64(c.Length))
+	case KindStop:
+		if !s.stopped {
+			s.stopped = true
+			s.events = append(s.events, Event{Kind: EventStopped})
+			s.closing()
+		}
+	case KindGoaway:
+		s.events = append(s.events, Event{Kind: EventGoaway, Delay: ms(c.Delay), Spread: ms(c.Spread)})
+	case KindClose:
+		var err error
+		if !s.finished() || s.log.base != s.log.final() {
+			err = &ClosedError{CloseDone}
+		}
+		answer := !s.closeSent
+		s.end(err)
+		s.closeDue, s.closeReason = answer, CloseDone
+		return err
+	}
+	return nil
+}
+
+func ms(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// sample notes a round trip.
+func (s *Session) sample(d time.Duration) {
+	if s.rtt == 0 {
+		s.rtt = d
+		return
+	}
+	s.rtt += (d - s.rtt) / 8
+}
+
+func (s *Session) finCame() error {
+	r := &s.recv
+	switch {
+	case r.here.N < r.arrived.N:
+		if !r.fin || r.here.N != r.arrived.N-1 {
+			return s.fail(s.broke("FIN", r.here, "at "+r.arrived.String()+" or behind", "R-124"))
+		}
+		r.here.N++
+	case r.fin:
+		return s.fail(s.broke("FIN", r.here, "one", "R-124"))
+	case r.here.N == math.MaxUint64:
+		return s.tooFar()
+	case r.stopped && r.here != r.arrived:
+		r.here.N++ // of a stream that was dropped in part
+	default:
+		r.here.N++
+		r.arrived = r.here
+		r.fin = true
+		s.finish()
+		s.events = append(s.events, Event{Kind: EventFin})
+		s.closing()
+	}
+	s.ackDue = true
+	return nil
+}
+
+// finish lets done take in the end of the stream, if it is all that is missing.
+func (s *Session) finish() {
+	if r := &s.recv; r.fin && r.done.N == r.arrived.N-1 {
+		r.done = r.arrived
+	}
+}
+
+func (s *Session) skipCame(now time.Duration, length uint64) error {
+	r := &s.recv
+	to := r.here.add(Position{1, length})
+	switch {
+	case to.N < r.here.N || to.B < r.here.B:
+		return s.tooFar()
+	case r.here.N < r.arrived.N:
+		r.here = to
+		s.stats.Duplicates++
+		if to.N > r.arrived.N || to.B > r.arrived.B || to.N == r.arrived.N && to.B != r.arrived.B {
+			return s.fail(s.broke("a replay, its position", to, r.arrived.String(), "R-123"))
+		}
+		return nil
+	case r.fin:
+		return s.fail(s.broke("SKIP", r.here, "none behind the end of the stream", "R-124"))
+	case r.here.B >= r.credit && !r.stopped:
+		return s.fail(s.broke("SKIP, where it begins", r.here.B, fmt.Sprintf("below the credit %d", r.credit), "R-131"))
+	}
+	r.here = to
+	if r.stopped {
+		return nil
+	}
+	r.arrived = to
+	r.pushSkip(length)
+	s.stats.Skipped++
+	s.came(now, length)
+	return nil
+}
+
+// heard takes a status.
+func (s *Session) heard(now time.Duration, st *Status) error {
+	r := &s.recv
+	sent := st.Sent.add(r.origin)
+	if sent != r.here {
+		inReplay := sent.N > r.here.N && sent.B > r.here.B && sent.N <= r.arrived.N && sent.B <= r.arrived.B &&
+			(sent.N < r.arrived.N || sent == r.arrived)
+		if !inReplay {
+			return s.broke("the position that was sent", sent, r.here.String(), "R-105")
+		}
+		r.here = sent
+	}
+	received := st.Received.add(s.log.origin)
+	if err := s.acknowledged(now, received); err != nil {
+		return err
+	}
+	s.raise(st.Credit)
+	return nil
+}
+
+// has checks that p is a position that the peer may say it has.
+func (s *Session) has(p Position) error {
+	l := &s.log
+	switch {
+	case p.N > l.max.N || p.N == l.max.N && p.B != l.max.B:
+		return s.broke("an acknowledgement", p, "at most "+l.max.String(), "R-106")
+	case p.N >= l.base.N && !l.edge(p):
+		return s.broke("an acknowledgement", p, "the end of a datagram", "R-106")
+	}
+	return nil
+}
+
+// acknowledged takes an acknowledgement.
+func (s *Session) acknowledged(now time.Duration, p Position) error {
+	if err := s.has(p); err != nil {
+		return err
+	}
+	l := &s.log
+	if p.N <= l.base.N {
+		return nil
+	}
+	l.acknowledge(p)
+	s.waitSince = now
+	s.skipTo(p)
+	if l.fin && p.N == l.final().N {
+		s.finAcked = true
+		s.closing()
+	}
+	if p.N >= s.flushTo {
+		s.flushDue = false
+	}
+	return nil
+}
+
+// skipTo moves the cursor of a replay to what the peer has.
+func (s *Session) skipTo(p Position) {
+	if s.log.unsent.N < p.N {
+		s.log.unsent = p
+		s.moved = true
+	}
+}
+
+// raise takes a credit.
+func (s *Session) raise(credit uint64) {
+	s.credit = max(s.credit, plus(credit, s.log.origin.B))
+}
+
+// closing makes CLOSE due when both streams have ended.
+func (s *Session) closing() {
+	if s.finished() && !s.closeSent && s.state != Ended {
+		s.closeDue, s.closeReason = true, CloseDone
+	}
+}
+
+// live tells that the connection works.
+func (s *Session) live(resumed bool) {
+	s.state = Live
+	if resumed {
+		s.stats.Resumes++
+	}
+	s.events = append(s.events, Event{Kind: EventLive, Resumed: resumed})
+}
+
+func (s *Session) welcome(now time.Duration, w *Welcome, frame []byte) error {
+	if w.Epoch != s.epoch {
+		return s.fail(s.broke("WELCOME, epoch", w.Epoch, fmt.Sprint(s.epoch), "R-115"))
+	}
+	keys, err := DeriveKeys(s.private, w.PublicKey, s.id, s.public, w.PublicKey, w.Instance)
+	if err != nil {
+		return s.Bad(err)
+	}
+	if !VerifyWelcome(frame, s.greeting, keys.Listener, s.exporter) {
+		return s.fail(s.broke("WELCOME, proof", "another", "that of this session and this connection", "R-114"))
+	}
+	if s.longest > uint64(w.MaxPayload) {
+		// Accepted before anybody could know. It will never be taken.
+		s.fail(&datagram.FrameError{Err: datagram.ErrTooLarge, Sending: true, Value: s.longest, Limit: uint64(w.MaxPayload)})
+		return s.err
+	}
+	s.keys, s.peer, s.instance, s.private = keys, w.PublicKey, w.Instance, nil
+	s.peerMax, s.peerFlags, s.welcomed = w.MaxPayload, w.Flags, true
+	s.sample(now - s.pingAt)
+	return s.answer(now, &w.Status, w.Expiry, false)
+}
+
+func (s *Session) resumed(now time.Duration, a *Resumed, frame []byte) error {
+	if a.Epoch != s.epoch {
+		return s.fail(s.broke("RESUMED, epoch", a.Epoch, fmt.Sprint(s.epoch), "R-119"))
+	}
+	if !VerifyResumed(frame, s.greeting, s.keys.Listener, s.exporter) {
+		return s.fail(s.broke("RESUMED, proof", "another", "that of this session and this connection", "R-114"))
+	}
+	return s.answer(now, &a.Status, a.Expiry, true)
+}
+
+// answer takes what WELCOME and RESUMED have in common.
+func (s *Session) answer(now time.Duration, st *Status, expiry uint32, resumed bool) error {
+	if sent := st.Sent.add(s.recv.origin); sent != s.recv.here {
+		return s.fail(s.broke("the position that was sent", sent, s.recv.here.String(), "R-122"))
+	}
+	has := st.Received.add(s.log.origin)
+	err := s.has(has)
+	if err == nil && has.N < s.log.base.N {
+		err = s.broke("the position that has arrived", has, "at least "+s.log.base.String(), "R-122")
+	}
+	if err == nil {
+		s.skipTo(has)
+		if s.peerFlags&FlagConsumed == 0 {
+			err = s.acknowledged(now, has)
+		}
+	}
+	if err != nil {
+		return s.fail(err)
+	}
+	s.raise(st.Credit)
+	s.expiry = ms(expiry)
+	s.greeting, s.exporter = nil, nil
+	s.ackDue = true
+	s.live(resumed)
+	return nil
+}
+
+func (s *Session) reject(now time.Duration, r *Reject) error {
+	err := &RejectError{
+		Reject:    *r,
+		Restarted: s.instance != [16]byte{} && r.Instance != s.instance,
+	}
+	if r.Reason.Again() {
+		return err
+	}
+	if r.Flags&FlagReceivedKnown != 0 && s.peerFlags&FlagConsumed == 0 {
+		if p := r.Received.add(s.log.origin); s.has(p) == nil {
+			_ = s.acknowledged(now, p) // checked
+		}
+	}
+	if s.finished() && (r.Reason.Lost() || r.Reason == ReasonClosed) {
+		s.end(nil) // the answer to our CLOSE
+		return nil
+	}
+	s.end(err)
+	return err
+}
+
+// ---- the end
+
+// end ends the session. Only the first call counts.
+func (s *Session) end(err error) {
+	if s.state == Ended {
+		return
+	}
+	s.state, s.err = Ended, err
+	s.first, s.greeting, s.exporter, s.private = nil, nil, nil, nil
+	s.closeDue = false
+	s.recv.ackAt, s.partialAt = 0, 0
+	if s.cfg.Reserve != nil && s.recv.reserved > 0 {
+		s.cfg.Reserve(-int64(s.recv.reserved))
+	}
+	s.recv.reserved = 0
+}
+
+// fail ends the session for a fault of the peer's, which a last CLOSE tells it.
+func (s *Session) fail(err error) error {
+	tell := s.answered()
+	s.end(err)
+	s.closeDue, s.closeReason = tell, CloseProtocol
+	return err
+}
+
+func (s *Session) broke(what string, got any, expected, rule string) error {
+	return &ProtocolError{
+		Role: s.role, State: s.state, What: what, Got: fmt.Sprint(got), Expected: expected, Rule: rule,
+	}
+}
+
+func (s *Session) unexpected(what string) error {
+	return s.fail(s.broke("a frame", what, "one that the state allows", "R-104"))
+}
+
+func (s *Session) tooFar() error {
+	return s.fail(s.broke("a position", "more", "at most 2^64-1", "R-110"))
+}
+
+// Renew makes a lost session of a dialer a new one, with what is unconfirmed, and reports whether it could: not if one
+// of the streams has ended. It reads 80 bytes from rand. The counts that the application sees go on.
+func (s *Session) Renew(rand io.Reader) (bool, error) {
+	if s.role != Dialer || s.state != Ended || s.recv.fin || s.stopped {
+		return false, nil
+	}
+	if err := s.identity(rand); err != nil {
+		return false, err
+	}
+	l, r := &s.log, &s.recv
+	if l.max.N > l.end.N {
+		l.max = l.end
+	}
+	s.redelivered = l.max.N - l.base.N
+	l.origin = l.base.sub(s.cfg.Start)
+	s.credit = plus(l.base.B, InitialCredit)
+	s.finAcked = false
+
+	r.origin = r.arrived.sub(s.cfg.Start)
+	r.here = r.arrived
+	r.credit = r.arrived.B
+	for _, z := range r.sizes {
+		if !z.skip {
+			r.stale++
+		}
+	}
+	r.sizes, r.done = nil, r.arrived
+	r.unstated = 0
+	if s.cfg.Reserve != nil {
+		r.window = s.cfg.MinWindow
+		r.reserved = r.window
+	}
+
+	s.state, s.err = New, nil
+	s.peerMax, s.peerFlags = math.MaxUint32, 0
+	s.longest = 0
+	for d := range l.unconfirmed {
+		s.longest = max(s.longest, uint64(len(d.Payload)))
+	}
+	s.closeDue, s.closeSent = false, false
+	return true, nil
+}
+
+// ---- the application's side of receiving
+
+// Take returns the next run of datagrams, if there is one. What it returns counts as taken: the peer may send as much
+// more.
+func (s *Session) Take() (Run, bool) {
+	r := &s.recv
+	for len(r.queue) > 0 {
+		q := r.pop()
+		first := r.taken.N
+		length := uint64(len(q.raw)) + q.skip
+		r.taken = r.taken.add(Position{uint64(q.n), length})
+		s.remember(q, first)
+		s.widen()
+		if q.skip > 0 {
+			continue
+		}
+		run := Run{Run: datagram.Run{Raw: q.raw, N: q.n, Version: datagram.Version}}
+		s.stats.Taken += uint64(q.n)
+		if s.role == Listener && first-s.cfg.Start.N < s.redelivered {
+			run.Redelivered = int(min(uint64(q.n), s.redelivered-(first-s.cfg.Start.N)))
+		}
+		return run, true
+	}
+	return Run{}, false
+}
+
+// remember notes what the application has to finish with.
+func (s *Session) remember(q queued, first uint64) {
+	r := &s.recv
+	if !s.cfg.Consumed {
+		r.done = r.taken
+		s.finish()
+		return
+	}
+	if old := r.origin.N + s.cfg.Start.N; first < old {
+		if q.skip == 0 {
+			r.stale += q.n
+		}
+		return
+	}
+	if q.skip > 0 {
+		// Its own length does not matter but in sum.
+		for i := range q.n {
+			z := size{skip: true}
+			if i == 0 {
+				z.length = q.skip
+			}
+			r.sizes = append(r.sizes, z)
+		}
+		s.advance()
+		return
+	}
+	for raw := q.raw; len(raw) > 0; {
+		n := uint64(datagram.ParseHeader(raw).Size) + 4
+		r.sizes = append(r.sizes, size{length: n})
+		raw = raw[n:]
+	}
+}
+
+// advance moves done over what was skipped. It returns by how many bytes.
+func (s *Session) advance() (length uint64) {
+	r := &s.recv
+	n := 0
+	for n < len(r.sizes) && r.sizes[n].skip {
+		length += r.sizes[n].length
+		n++
+	}
+	r.done = r.done.add(Position{uint64(n), length})
+	r.sizes = r.sizes[n:]
+	if len(r.sizes) == 0 {
+		r.sizes = nil
+	}
+	s.finish()
+	return length
+}
+
+// Consume tells that the application has finished with the next n of the datagrams that it took. It returns false if
+// there are fewer, and then changes nothing. Without Config.Consumed it does nothing.
+func (s *Session) Consume(now time.Duration, n int) bool {
+	r := &s.recv
+	if !s.cfg.Consumed {
+		return true
+	}
+	left := r.stale
+	for _, z := range r.sizes {
+		if !z.skip {
+			left++
+		}
+	}
+	if n < 0 || n > left {
+		return false
+	}
+	var length uint64
+	for ; n > 0; n-- {
+		if r.stale > 0 {
+			r.stale--
+			continue
+		}
+		length += s.advance()
+		length += r.sizes[0].length
+		r.done = r.done.add(Position{1, r.sizes[0].length})
+		r.sizes = r.sizes[1:]
+	}
+	length += s.advance()
+	if s.state.attached() && length > 0 {
+		s.owe(now, length)
+	}
+	return true
+}
+
+// EOF reports whether the peer's stream has ended and everything was taken.
+func (s *Session) EOF() bool { return s.recv.fin && len(s.recv.queue) == 0 }
+
+// Readable reports whether Take would return something.
+func (s *Session) Readable() bool { return len(s.recv.queue) > 0 }
+
+// widen doubles the window when the peer was held up by it and not by the application, and sees to it that the peer
+// learns of new credit.
+func (s *Session) widen() {
+	r := &s.recv
+	if r.used && r.waiting <= r.window/4 {
+		r.used = false
+		more := min(r.window, s.cfg.MaxWindow-r.window)
+		if more > 0 && (s.cfg.Reserve == nil || s.cfg.Reserve(int64(more))) {
+			r.window += more
+			r.reserved += more
+		}
+	}
+	if r.reserved > r.window {
+		s.giveBack()
+	}
+	if want := plus(r.taken.B, r.window); want > r.credit && want-r.credit >= r.window/4 {
+		s.ackDue = true
+	}
+}
+
+// narrow makes the window of an idle session the smallest one.
+func (s *Session) narrow() {
+	if r := &s.recv; r.window > s.cfg.MinWindow && len(r.queue) == 0 {
+		r.window, r.used = s.cfg.MinWindow, false
+		s.giveBack()
+	}
+}
+
+// giveBack returns to the budget what is not promised any more. A credit cannot be taken back.
+func (s *Session) giveBack() {
+	r := &s.recv
+	need := max(r.window, r.credit-min(r.credit, r.taken.B))
+	if r.reserved > need {
+		if s.cfg.Reserve != nil {
+			s.cfg.Reserve(-int64(r.reserved - need))
+		}
+		r.reserved = need
+	}
+}
+
+// grant raises the credit to what there is room for.
+func (s *Session) grant() {
+	r := &s.recv
+	r.credit = max(r.credit, plus(r.taken.B, r.window))
+}
+
+// ---- time
+
+// unconfirmed reports whether something that was accepted, the end of the stream included, is not acknowledged.
+func (s *Session) unconfirmed() bool { return !s.stopped && s.log.base.N < s.log.final().N }
+
+// alive returns when there was the last sign of life, and how long the silence may be until a PING.
+func (s *Session) alive() (last, ping time.Duration) {
+	if !s.answered() {
+		return s.lastRead, s.cfg.AnswerTimeout / 2
+	}
+	if s.unconfirmed() {
+		return max(s.lastRead, s.waitSince), s.cfg.PingAfter / 2
+	}
+	return s.lastRead, s.cfg.PingAfter
+}
+
+// Deadline returns when to call Tick, if ever. It may come earlier after any other call, but for those that take signs
+// of life.
+func (s *Session) Deadline() (time.Duration, bool) {
+	if !s.state.attached() {
+		return 0, false
+	}
+	last, ping := s.alive()
+	at := last + 2*ping
+	if !s.pinged && s.answered() {
+		at = last + ping
+	}
+	if s.recv.ackAt != 0 {
+		at = min(at, s.recv.ackAt)
+	}
+	if s.partialAt != 0 {
+		at = min(at, s.partialAt)
+	}
+	return at, true
+}
+
+// Tick does what is due, and reports whether the connection has to be given up as dead.
+func (s *Session) Tick(now time.Duration) (dead bool) {
+	if !s.state.attached() {
+		return false
+	}
+	if at := s.recv.ackAt; at != 0 && now >= at {
+		s.recv.ackAt = 0
+		s.ackDue = true
+	}
+	if s.partialAt != 0 && now >= s.partialAt {
+		s.partialAt = 0
+		s.ackDue = true
+	}
+	last, ping := s.alive()
+	late := now - (last + 2*ping)
+	switch {
+	case late > lateTimer:
+		s.lastRead = now // it was this machine that slept
+		s.pingDue, s.pinged = s.answered(), true
+	case late >= 0:
+		return true
+	case !s.pinged && s.answered() && now >= last+ping:
+		s.pingDue, s.pinged = true, true
+		if !s.unconfirmed() {
+			s.narrow()
+		}
+	}
+	return false
+}
+
+// Events returns what has happened since the last call.
+func (s *Session) Events() []Event {
+	e := s.events
+	s.events = nil
+	return e
+}
+
+// Stats returns the counters and gauges of this moment.
+func (s *Session) Stats() Stats {
+	st, l, r := s.stats, &s.log, &s.recv
+	st.State, st.Epoch = s.state, s.epoch
+	st.Arrived = r.arrived.N - s.cfg.Start.N
+	if r.fin {
+		st.Arrived--
+	}
+	st.Unsent, st.UnsentSize = l.end.N-min(l.end.N, l.unsent.N), l.end.B-l.unsent.B
+	st.Unacked, st.UnackedSize = l.end.N-min(l.end.N, l.base.N), l.size()
+	st.Waiting, st.Window = r.waiting, r.window
+	st.Credit = s.credit - min(s.credit, l.unsent.B)
+	st.RTT = s.rtt
+	return st
+}
