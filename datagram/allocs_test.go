@@ -66,6 +66,23 @@ func TestReadAllocatesOncePerSlab(t *testing.T) {
 	read(10_000)()
 	require.LessOrEqual(t, testing.AllocsPerRun(20, read(80_000)), 100.0)
 
+	r = datagram.NewReader(newRepeat(64), nil)
+	take := func(n int) func() {
+		return func() {
+			for i := 0; i < n; {
+				run, _ := r.Frames()
+				if run.N == 0 {
+					_ = r.Fill()
+				}
+				for _, ok := run.Next(); ok; _, ok = run.Next() {
+					i++
+				}
+			}
+		}
+	}
+	take(10_000)()
+	require.LessOrEqual(t, testing.AllocsPerRun(20, take(80_000)), 100.0)
+
 	large := datagram.NewReader(newRepeat(64<<10), nil)
 	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _, _ = large.Read() }), 1.0)
 }

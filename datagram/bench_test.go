@@ -165,3 +165,61 @@ func (r *repeat) Read(p []byte) (int, error) {
 	}
 	return n, nil
 }
+
+// BenchmarkTake takes frames of 64 bytes that have arrived: nothing is read, and no memory taken.
+func BenchmarkTake(b *testing.B) {
+	next := func(b *testing.B, r *datagram.Reader) (n int) {
+		for ; ; n++ {
+			if _, ok, err := r.Next(); err != nil {
+				b.Fatal(err)
+			} else if !ok {
+				return n
+			}
+		}
+	}
+	frames := func(b *testing.B, r *datagram.Reader) (n int) {
+		for {
+			run, err := r.Frames()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if run.N == 0 {
+				return n
+			}
+			n += run.N
+		}
+	}
+	framesNext := func(b *testing.B, r *datagram.Reader) (n int) {
+		for {
+			run, err := r.Frames()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if run.N == 0 {
+				return n
+			}
+			for _, ok := run.Next(); ok; _, ok = run.Next() {
+				n++
+			}
+		}
+	}
+	for _, way := range []struct {
+		name string
+		take func(*testing.B, *datagram.Reader) int
+	}{{"Next", next}, {"Frames", frames}, {"Frames and Run.Next", framesNext}} {
+		b.Run(way.name, func(b *testing.B) {
+			r := datagram.NewReader(newRepeat(64), nil)
+			for r.Held() < datagram.MaxSlab {
+				require.NoError(b, r.Fill())
+				way.take(b, r)
+			}
+			n := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				r.Rewind()
+				n += way.take(b, r)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/frame")
+		})
+	}
+}

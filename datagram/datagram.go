@@ -14,6 +14,8 @@ const (
 	HeaderSize = 8
 	// DefaultMaxPayload is the largest payload unless Options say otherwise: 16 MiB.
 	DefaultMaxPayload = 16 << 20
+	// MaxControl is the length of the longest control frame, header included.
+	MaxControl = 1024
 
 	// sizeOverhead is what the size field counts besides the payload: version and recipient.
 	sizeOverhead = 4
@@ -21,8 +23,14 @@ const (
 	maxWirePayload = math.MaxUint32 - sizeOverhead
 )
 
-// Version is the version field of a frame that carries a datagram.
-const Version = 1
+// What the version field of a frame says.
+const (
+	// Version is a frame that carries a datagram.
+	Version = 1
+	// ControlVersion is a control frame of the session protocol: its recipient field is the frame's kind, and its
+	// payload is for that protocol to read. Only Reader.Frames yields such frames, and only with Options.Control.
+	ControlVersion = 2
+)
 
 // Datagram is one message: a tag that the application chooses for each type of message, and the bytes, of which
 // there may be none.
@@ -89,7 +97,7 @@ func Parse(src []byte) (d Datagram, rest []byte, err error) {
 	if len(src) == 0 {
 		return Datagram{}, src, io.EOF
 	}
-	d, n, _, err := parse(src, maxWirePayload)
+	d, n, _, err := parse(src, maxWirePayload, false)
 	if err != nil {
 		return Datagram{}, src, err
 	}
@@ -100,12 +108,13 @@ func Parse(src []byte) (d Datagram, rest []byte, err error) {
 }
 
 // parse takes the frame at the start of src. n is its length, or 0 if src holds only a part of it: need is then the
-// length that src must reach before anything more can be said.
+// length that src must reach before anything more can be said. limit is that of datagrams; control lets control frames
+// through, which have their own.
 //
 // A header is judged as soon as the bytes that condemn it are there: size after 4 bytes, version and then the
 // limit after 6. What is said so does not depend on how the stream was cut, and the 7 bytes of a TLS alert are enough
 // to name it.
-func parse(src []byte, limit uint64) (d Datagram, n, need int, err error) {
+func parse(src []byte, limit uint64, control bool) (d Datagram, n, need int, err error) {
 	if len(src) < 4 {
 		return Datagram{}, 0, 4, nil
 	}
@@ -115,8 +124,15 @@ func parse(src []byte, limit uint64) (d Datagram, n, need int, err error) {
 		return Datagram{}, 0, 0, headerError(ErrSize, src, limit)
 	case len(src) < 6:
 		return Datagram{}, 0, 6, nil
-	case binary.BigEndian.Uint16(src[4:]) != Version:
+	}
+	switch version := binary.BigEndian.Uint16(src[4:]); {
+	case version == Version:
+	case version == ControlVersion && control:
+		limit = MaxControl - HeaderSize
+	default:
 		return Datagram{}, 0, 0, headerError(ErrVersion, src, limit)
+	}
+	switch {
 	case size-sizeOverhead > limit:
 		return Datagram{}, 0, 0, headerError(ErrTooLarge, src, limit)
 	case len(src) < HeaderSize:

@@ -27,7 +27,7 @@ type FrameError struct {
 	Sending bool   // the frame was ours: nothing of it was written
 	Header  []byte // received: up to the first 8 bytes of the frame
 	Value   uint64 // the payload length, the version, or the size field
-	Limit   uint64 // with ErrTooLarge: the largest payload allowed
+	Limit   uint64 // with ErrTooLarge: the largest payload allowed; MaxControl - HeaderSize for a control frame
 	Detail  string // more for a person, such as what the peer seems to speak
 }
 
@@ -78,11 +78,14 @@ func headerError(kind error, src []byte, limit uint64) error {
 		e.Value = size
 	case ErrVersion:
 		e.Value = uint64(binary.BigEndian.Uint16(src[4:]))
-		if e.Value == 2 {
+		if e.Value == ControlVersion {
 			e.Detail = "a control frame: the peer wants a session, and this connection has none"
 		}
 	case ErrTooLarge:
 		e.Value, e.Limit = size-sizeOverhead, limit
+		if binary.BigEndian.Uint16(src[4:]) == ControlVersion {
+			e.Detail = "a control frame"
+		}
 	}
 	return e
 }

@@ -21,6 +21,8 @@ func TestFrameErrorText(t *testing.T) {
 			"datagram: not sent: payload of 20 bytes, the limit is 10"},
 		{datagram.FrameError{Err: datagram.ErrTooLarge, Value: 20, Limit: 10, Header: []byte{0, 0, 0, 24, 0, 1, 0, 7}},
 			"datagram: received payload of 20 bytes, the limit is 10 (header 0000001800010007)"},
+		{datagram.FrameError{Err: datagram.ErrTooLarge, Value: 1017, Limit: 1016, Detail: "a control frame"},
+			"datagram: received payload of 1017 bytes, the limit is 1016; a control frame"},
 		{datagram.FrameError{Err: datagram.ErrVersion, Value: 9, Detail: "more"},
 			"datagram: received version 9, expected 1; more"},
 		{datagram.FrameError{Err: datagram.ErrSize, Value: 3, Header: []byte{0, 0, 0, 3}},

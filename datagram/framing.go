@@ -15,6 +15,11 @@ type Options struct {
 
 	// Framing replaces the 8-byte header, for peers that do not speak it. nil: the 8-byte header.
 	Framing Framing
+
+	// Control lets frames of version 2, the control frames of the session protocol, through Reader.Frames: up to
+	// MaxControl bytes each, header included, whatever MaxPayload is. Next and Read refuse them all the same. false: a
+	// control frame is ErrVersion everywhere. Writer and Buffer do not look at it, nor does a Reader with a Framing.
+	Control bool
 }
 
 // limit is the largest payload as a number that stays an int after a header's length is added.
@@ -24,6 +29,8 @@ func (o *Options) limit() uint64 {
 	}
 	return min(uint64(o.MaxPayload), maxWirePayload, math.MaxInt-HeaderSize)
 }
+
+func (o *Options) control() bool { return o != nil && o.Control }
 
 func (o *Options) framing() Framing {
 	if o == nil {

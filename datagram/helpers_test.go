@@ -75,6 +75,65 @@ func readAll(t require.TestingT, r *datagram.Reader) ([]datagram.Datagram, error
 	}
 }
 
+// readRuns is readAll by Frames. It takes the runs apart, and checks what holds of each.
+func readRuns(t require.TestingT, r *datagram.Reader) ([]datagram.Datagram, error) {
+	var got []datagram.Datagram
+	for {
+		run, err := r.Frames()
+		if err == nil && run.N > 0 {
+			requireRun(t, run)
+			for d, ok := run.Next(); ok; d, ok = run.Next() {
+				got = append(got, d)
+			}
+			continue
+		}
+		require.Zero(t, run)
+		if err == nil {
+			err = r.Fill()
+		}
+		switch {
+		case err == nil, errors.Is(err, errPassing), errors.Is(err, iotest.ErrTimeout):
+		default:
+			for range 2 {
+				run, again := r.Frames()
+				require.Zero(t, run)
+				require.Equal(t, err, again, "a final error is returned again")
+			}
+			_, again := r.Read()
+			require.Equal(t, err, again)
+			require.Equal(t, err, r.Fill())
+			return got, err
+		}
+	}
+}
+
+// requireRun checks a run that Frames returned, header by header.
+func requireRun(t require.TestingT, run datagram.Run) {
+	raw, n := run.Raw, 0
+	for ; len(raw) > 0; n++ {
+		require.GreaterOrEqual(t, len(raw), datagram.HeaderSize)
+		h := datagram.ParseHeader(raw)
+		require.Equal(t, run.Version, h.Version)
+		require.GreaterOrEqual(t, h.Size, uint32(4))
+		frame := int(h.Size) + 4
+		require.LessOrEqual(t, frame, len(raw), "the frames are whole")
+		if frame >= datagram.LargeFrame || h.Version == datagram.ControlVersion {
+			require.Equal(t, 1, run.N)
+		}
+		raw = raw[frame:]
+	}
+	require.Equal(t, n, run.N)
+	if len(run.Raw) < datagram.LargeFrame || run.N > 1 {
+		require.Equal(t, len(run.Raw), cap(run.Raw), "an append must not reach what follows")
+		require.LessOrEqual(t, len(run.Raw), datagram.MaxSlab)
+	}
+}
+
+// ways are the ways to take all datagrams of a stream of such.
+var ways = map[string]func(require.TestingT, *datagram.Reader) ([]datagram.Datagram, error){
+	"Read": readAll, "Frames": readRuns,
+}
+
 func encode(t require.TestingT, ds ...datagram.Datagram) []byte {
 	var out []byte
 	for _, d := range ds {

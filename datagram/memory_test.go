@@ -55,15 +55,22 @@ func TestClaimsCostNothing(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%d of %d", k, claim), func(t *testing.T) {
+				frames := (k+claim)%2 == 0 // the ways take turns
 				head := datagram.Header{Size: uint32(claim) + 4, Version: 1, Recipient: 7}.Append(nil)
 				src := &zeros{head: head, n: k}
 				before := heap()
 				r := datagram.NewReader(src, &datagram.Options{MaxPayload: 100_000_000})
 				arrived := func() int { return datagram.HeaderSize - len(src.head) + k - src.n }
 				for {
-					_, ok, err := r.Next()
-					require.NoError(t, err)
-					require.False(t, ok)
+					if frames {
+						run, err := r.Frames()
+						require.NoError(t, err)
+						require.Zero(t, run)
+					} else {
+						_, ok, err := r.Next()
+						require.NoError(t, err)
+						require.False(t, ok)
+					}
 					if err := r.Fill(); err != nil {
 						require.ErrorIs(t, err, errPassing)
 						break
@@ -88,10 +95,12 @@ func TestClaimsCostNothing(t *testing.T) {
 // A header that is refused costs nothing: neither its error nor its Reader holds a buffer.
 func TestRefusedHoldsNothing(t *testing.T) {
 	for _, v := range loadVectors(t) {
-		r := datagram.NewReader(&chunked{data: v.Stream}, v.options())
-		_, err := readAll(t, r)
-		require.Error(t, err)
-		require.Zero(t, r.Held(), v.Name)
+		for _, read := range ways {
+			r := datagram.NewReader(&chunked{data: v.Stream}, v.options())
+			_, err := read(t, r)
+			require.Error(t, err)
+			require.Zero(t, r.Held(), v.Name)
+		}
 	}
 }
 
@@ -142,17 +151,19 @@ func TestFramesAroundEveryBoundary(t *testing.T) {
 	for _, sizes := range [][]int{
 		nil, {509}, {datagram.PeekSize}, {4096, 1, 65536}, {65535}, {65536}, {65537, 3}, {7, 1000, 0, 16384}, {datagram.LargeFrame},
 	} {
-		t.Run(fmt.Sprint(sizes), func(t *testing.T) {
-			src := &chunked{data: stream, sizes: sizes}
-			got, err := readAll(t, datagram.NewReader(src, nil))
-			require.Equal(t, io.EOF, err)
-			require.Len(t, got, len(want))
-			for i, d := range got {
-				require.EqualValues(t, i+1, d.Recipient)
-				require.True(t, bytes.Equal(want[i], d.Payload), "frame %d of %d bytes", i, len(want[i]))
-			}
-			require.LessOrEqual(t, src.longest, datagram.MaxAhead, "[R-7]")
-		})
+		for way, read := range ways {
+			t.Run(fmt.Sprint(way, sizes), func(t *testing.T) {
+				src := &chunked{data: stream, sizes: sizes}
+				got, err := read(t, datagram.NewReader(src, nil))
+				require.Equal(t, io.EOF, err)
+				require.Len(t, got, len(want))
+				for i, d := range got {
+					require.EqualValues(t, i+1, d.Recipient)
+					require.True(t, bytes.Equal(want[i], d.Payload), "frame %d of %d bytes", i, len(want[i]))
+				}
+				require.LessOrEqual(t, src.longest, datagram.MaxAhead, "[R-7]")
+			})
+		}
 	}
 }
 
@@ -179,35 +190,39 @@ func TestLargeFrameCut(t *testing.T) {
 	p := pattern(1, 300_000)
 	stream := encode(t, datagram.Datagram{Recipient: 1, Payload: p})
 	for _, n := range []int{7, 8, 9, 4095, 4096, 65535, 65536, 65537, 131072, 234_471, 234_472, 234_473, 299_999, 300_007} {
-		r := datagram.NewReader(&chunked{data: stream[:n]}, nil)
-		got, err := readAll(t, r)
-		require.Equal(t, io.ErrUnexpectedEOF, err, "%d", n)
-		require.Empty(t, got)
-		require.Zero(t, r.Held())
+		for _, read := range ways {
+			r := datagram.NewReader(&chunked{data: stream[:n]}, nil)
+			got, err := read(t, r)
+			require.Equal(t, io.ErrUnexpectedEOF, err, "%d", n)
+			require.Empty(t, got)
+			require.Zero(t, r.Held())
 
-		got, err = readAll(t, datagram.NewReader(&chunked{data: stream, sizes: []int{n, 0, 1, 0}}, nil))
-		require.Equal(t, io.EOF, err)
-		require.Len(t, got, 1)
-		require.True(t, bytes.Equal(p, got[0].Payload))
+			got, err = read(t, datagram.NewReader(&chunked{data: stream, sizes: []int{n, 0, 1, 0}}, nil))
+			require.Equal(t, io.EOF, err)
+			require.Len(t, got, 1)
+			require.True(t, bytes.Equal(p, got[0].Payload))
+		}
 	}
 }
 
 // A small payload that came behind a large one keeps at most 64 KiB alive, as Reader promises.
 func TestSmallFrameDoesNotPinALargeOne(t *testing.T) {
-	for _, size := range []int{20_000, 65_536 - 8, 65_536, 100_000, 1 << 20} {
-		for _, chunk := range []int{100, 4096, 65536, 1 << 20} {
-			large := datagram.Datagram{Recipient: 1, Payload: pattern(1, size)}
-			small := datagram.Datagram{Recipient: 2, Payload: []byte("small")}
-			stream := encode(t, large, small, small, large, small)
-			r := datagram.NewReader(&chunked{data: stream, sizes: []int{chunk}}, nil)
-			got, err := readAll(t, r)
-			require.Equal(t, io.EOF, err)
-			requireSame(t, []datagram.Datagram{large, small, small, large, small}, got)
-			from := uintptr(unsafe.Pointer(unsafe.SliceData(got[0].Payload)))
-			for _, i := range []int{1, 2} {
-				at := uintptr(unsafe.Pointer(unsafe.SliceData(got[i].Payload)))
-				shares := at >= from && at < from+uintptr(size+datagram.PeekSize)
-				require.False(t, shares && size > datagram.MaxSlab, "a small payload lies behind one of %d bytes", size)
+	for _, read := range ways {
+		for _, size := range []int{20_000, 65_536 - 8, 65_536, 100_000, 1 << 20} {
+			for _, chunk := range []int{100, 4096, 65536, 1 << 20} {
+				large := datagram.Datagram{Recipient: 1, Payload: pattern(1, size)}
+				small := datagram.Datagram{Recipient: 2, Payload: []byte("small")}
+				stream := encode(t, large, small, small, large, small)
+				r := datagram.NewReader(&chunked{data: stream, sizes: []int{chunk}}, nil)
+				got, err := read(t, r)
+				require.Equal(t, io.EOF, err)
+				requireSame(t, []datagram.Datagram{large, small, small, large, small}, got)
+				from := uintptr(unsafe.Pointer(unsafe.SliceData(got[0].Payload)))
+				for _, i := range []int{1, 2} {
+					at := uintptr(unsafe.Pointer(unsafe.SliceData(got[i].Payload)))
+					shares := at >= from && at < from+uintptr(size+datagram.PeekSize)
+					require.False(t, shares && size > datagram.MaxSlab, "a small payload lies behind one of %d bytes", size)
+				}
 			}
 		}
 	}

@@ -31,11 +31,13 @@ const (
 // Datagram.Clone. Who is done with a large one may give its memory back with Release.
 //
 // Read is all that most callers need. Next and Fill are its two halves, for code that parses under a lock and waits
-// outside of it. A Reader must not be used by two goroutines at once.
+// outside of it. Frames takes what Next does, but whole runs of it, unparsed. The calls may be mixed freely. A Reader
+// must not be used by two goroutines at once.
 type Reader struct {
 	r       io.Reader
 	limit   uint64
 	framing Framing
+	control bool // Frames lets control frames through
 
 	// slab[start:end] has arrived and was not taken. What lies before start belongs to those who got payloads; what
 	// lies after end is free. handed says that such payloads exist, so that the front must not be written again.
@@ -57,7 +59,9 @@ type Reader struct {
 
 // NewReader returns a Reader on r. nil Options are the defaults. It takes no memory for frames before the first Fill.
 func NewReader(r io.Reader, o *Options) *Reader {
-	return &Reader{r: r, limit: o.limit(), framing: o.framing(), slabSize: minSlab}
+	return &Reader{
+		r: r, limit: o.limit(), framing: o.framing(), control: o.control() && o.framing() == nil, slabSize: minSlab,
+	}
 }
 
 // Read returns the next datagram, and blocks while the stream has none.
@@ -78,7 +82,7 @@ func (r *Reader) Read() (Datagram, error) {
 }
 
 // Next returns a datagram if one has wholly arrived, and never blocks: false without an error means that Fill is
-// needed. The errors are those of a bad frame, and final.
+// needed. The errors are those of a bad frame, and final. A control frame is one, also with Options.Control.
 func (r *Reader) Next() (Datagram, bool, error) {
 	have := r.end - r.start
 	if have < r.need || r.large != nil || r.err != nil {
@@ -129,7 +133,7 @@ func (r *Reader) parse() (d Datagram, ok bool, err error) {
 	var n, need int
 	switch {
 	case r.framing == nil:
-		d, n, need, err = parse(src, r.limit)
+		d, n, need, err = parse(src, r.limit, false)
 	case len(src) == 0:
 		need = 1
 	default:
@@ -145,9 +149,7 @@ func (r *Reader) parse() (d Datagram, ok bool, err error) {
 		}
 	}
 	if err != nil {
-		r.err = r.explain(err)
-		r.slab, r.start, r.end = nil, 0, 0
-		return Datagram{}, false, r.err
+		return Datagram{}, false, r.refuse(err)
 	}
 	if n == 0 {
 		r.need, r.seen = need, len(src)
@@ -159,10 +161,20 @@ func (r *Reader) parse() (d Datagram, ok bool, err error) {
 	return d, true, nil
 }
 
+// refuse ends reading at a bad frame, and returns what the caller is told.
+func (r *Reader) refuse(err error) error {
+	r.err = r.explain(err)
+	r.slab, r.start, r.end = nil, 0, 0
+	return r.err
+}
+
 // explain adds to the error of a first frame what the peer seems to speak. It adds to a copy: a Framing may return one
 // error value on many connections.
 func (r *Reader) explain(err error) error {
 	e, ok := err.(*FrameError) //nolint:errorlint // a wrapped one says more than we could
+	if ok && r.control && e.Err == ErrVersion && e.Value == ControlVersion {
+		e.Detail = "a control frame, which only Frames takes" // e is our own: control goes with no Framing
+	}
 	if r.begun || !ok || e.Detail != "" {
 		return err
 	}
@@ -174,8 +186,8 @@ func (r *Reader) explain(err error) error {
 // framingSlack is how much longer than the largest payload an unfinished frame of a Framing may be.
 const framingSlack = 4 << 10
 
-// Fill reads from the stream once, so that Next may find more. It blocks as the stream's Read does. It must only be
-// called after Next has said that it needs more.
+// Fill reads from the stream once, so that Next or Frames may find more. It blocks as the stream's Read does. It must
+// only be called after one of them has said that it needs more.
 //
 // Its errors are those of Read. An error that came with the last bytes is returned by the Fill after them.
 func (r *Reader) Fill() error {

@@ -131,11 +131,14 @@ func (v vector) requireEnd(t *testing.T, err error) {
 	}
 }
 
-func (v vector) requireReader(t *testing.T, stream io.Reader) {
+// requireReader checks what both ways make of the stream that open returns.
+func requireReader(t *testing.T, v vector, open func() io.Reader) {
 	t.Helper()
-	got, err := readAll(t, datagram.NewReader(stream, v.options()))
-	requireSame(t, v.datagrams(), got)
-	v.requireEnd(t, err)
+	for _, read := range ways {
+		got, err := read(t, datagram.NewReader(open(), v.options()))
+		requireSame(t, v.datagrams(), got)
+		v.requireEnd(t, err)
+	}
 }
 
 func TestVectorsAreMany(t *testing.T) { require.GreaterOrEqual(t, len(loadVectors(t)), 100) }
@@ -168,17 +171,20 @@ func TestVectorsParse(t *testing.T) {
 
 func TestVectorsReader(t *testing.T) {
 	forVectors(t, func(t *testing.T, v vector) {
-		whole := func() *chunked { return &chunked{data: v.Stream} }
-		v.requireReader(t, whole())
-		v.requireReader(t, iotest.OneByteReader(whole()))
-		v.requireReader(t, iotest.HalfReader(whole()))
-		v.requireReader(t, iotest.DataErrReader(whole()))
-		v.requireReader(t, iotest.DataErrReader(iotest.OneByteReader(whole())))
-		v.requireReader(t, iotest.TimeoutReader(iotest.OneByteReader(whole())))
-		v.requireReader(t, &chunked{data: v.Stream, sizes: []int{0, 1}})
-		v.requireReader(t, &chunked{data: v.Stream, sizes: []int{0, 3, 0, 0, 8}})
+		whole := func() io.Reader { return &chunked{data: v.Stream} }
+		inReads := func(sizes ...int) func() io.Reader {
+			return func() io.Reader { return &chunked{data: v.Stream, sizes: sizes} }
+		}
+		requireReader(t, v, whole)
+		requireReader(t, v, func() io.Reader { return iotest.OneByteReader(whole()) })
+		requireReader(t, v, func() io.Reader { return iotest.HalfReader(whole()) })
+		requireReader(t, v, func() io.Reader { return iotest.DataErrReader(whole()) })
+		requireReader(t, v, func() io.Reader { return iotest.DataErrReader(iotest.OneByteReader(whole())) })
+		requireReader(t, v, func() io.Reader { return iotest.TimeoutReader(iotest.OneByteReader(whole())) })
+		requireReader(t, v, inReads(0, 1))
+		requireReader(t, v, inReads(0, 3, 0, 0, 8))
 		for cut := 1; cut < len(v.Stream); cut++ {
-			v.requireReader(t, &chunked{data: v.Stream, sizes: []int{cut, math.MaxInt}})
+			requireReader(t, v, inReads(cut, math.MaxInt))
 		}
 	})
 }
@@ -186,8 +192,7 @@ func TestVectorsReader(t *testing.T) {
 // A deadline error that comes together with bytes loses neither.
 func TestVectorsReaderBytesWithError(t *testing.T) {
 	forVectors(t, func(t *testing.T, v vector) {
-		r := &bothReader{data: v.Stream}
-		v.requireReader(t, r)
+		requireReader(t, v, func() io.Reader { return &bothReader{data: v.Stream} })
 	})
 }
 
