@@ -252,7 +252,7 @@ func (e *ControlError) Error() string {
 }
 
 // VersionError is a HELLO, WELCOME or RESUME of a version that is not ProtocolVersion. What follows the version in
-// such a frame is not known: nothing else of it was looked at. A listener answers with ReasonVersion.
+// such a frame is not known: nothing else of it was looked at. A listener answers with ReasonVersion.
 type VersionError struct {
 	Kind    Kind
 	Version uint16
@@ -260,5 +260,5 @@ type VersionError struct {
 
 // Error says what was expected and what came.
 func (e *VersionError) Error() string {
-	return fmt.Sprintf("%v: version: got %d, expected %d", e.Kind, e.Version, ProtocolVersion)
+	return fmt.Sprintf("%v: version: got %d, expected %d [R-104]", e.Kind, e.Version, ProtocolVersion)
 }

@@ -8,9 +8,9 @@ import (
 )
 
 // The Parse functions take one whole control frame, header included, as a datagram.Reader hands it out. What breaks a
-// rule of protocol.md §8 is a *ControlError, and a version that is not known a *VersionError. Rules that need more than
-// the frame, such as that positions agree, are not theirs. They do not allocate but for an error; what they return with
-// one is of no use.
+// rule of protocol.md §8 is a *ControlError, and a version that is not known a *VersionError. Rules that need more
+// than the frame, such as that positions agree, are not theirs. They do not allocate but for an error; what they
+// return with one is of no use.
 
 // ParseHello parses a HELLO. The token is a slice of frame.
 func ParseHello(frame []byte) (Hello, error) {
