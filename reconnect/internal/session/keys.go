@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"crypto/ecdh"
 	"crypto/hkdf"
 	"crypto/hmac"
@@ -12,8 +13,8 @@ import (
 	"github.com/towline-mq/towline/datagram"
 )
 
-// GenerateKey makes an X25519 key pair of 32 bytes that it reads from rand. The same bytes make the same key. The
-// only error is one of rand.
+// GenerateKey makes an X25519 key pair of 32 bytes that it reads from rand. The same bytes make the same key.
+// The only error is one of rand.
 func GenerateKey(rand io.Reader) (*ecdh.PrivateKey, error) {
 	var b [32]byte
 	if _, err := io.ReadFull(rand, b[:]); err != nil {
@@ -29,35 +30,30 @@ func PublicKey(private *ecdh.PrivateKey) [32]byte { return [32]byte(private.Publ
 type Keys struct{ Dialer, Listener [32]byte }
 
 // DeriveKeys makes the keys of a session of one side's private key and the other's public key. Id is the
-// session's, dialer and listener are the public keys of the two sides, and instance is that of the WELCOME. The error is
-// that of a public key whose shared secret is all zeros: its owner does not want a secret.
-func DeriveKeys(private *ecdh.PrivateKey, peer [32]byte, id [16]byte, dialer, listener [32]byte, instance [16]byte) (Keys, error) {
+// session's, dialer and listener are the public keys of the two sides as they were sent, and instance is that of the
+// WELCOME. The error is that of a public key whose shared secret is all zeros: its owner does not want a secret.
+func DeriveKeys(
+	private *ecdh.PrivateKey, peer [32]byte, id [16]byte, dialer, listener [32]byte, instance [16]byte,
+) (Keys, error) {
+	var shared []byte
 	public, err := ecdh.X25519().NewPublicKey(peer[:])
+	if err == nil {
+		shared, err = private.ECDH(public)
+	}
 	if err != nil {
 		return Keys{}, fmt.Errorf("session: the peer's public key: %w", err)
-	}
-	shared, err := private.ECDH(public)
-	if err != nil {
-		return Keys{}, fmt.Errorf("session: the peer's public key: %w", err)
-	}
-	secret, err := hkdf.Extract(sha256.New, shared, id[:])
-	if err != nil {
-		return Keys{}, fmt.Errorf("session: deriving keys: %w", err)
 	}
 	context := string(dialer[:]) + string(listener[:]) + string(instance[:])
-	kd, err := hkdf.Expand(sha256.New, secret, "towline 1 dialer"+context, 32)
-	if err != nil {
-		return Keys{}, fmt.Errorf("session: deriving keys: %w", err)
-	}
-	kl, err := hkdf.Expand(sha256.New, secret, "towline 1 listener"+context, 32)
-	if err != nil {
+	kd, errDialer := hkdf.Key(sha256.New, shared, id[:], "towline 1 dialer"+context, 32)
+	kl, errListener := hkdf.Key(sha256.New, shared, id[:], "towline 1 listener"+context, 32)
+	if err := cmp.Or(errDialer, errListener); err != nil { // not with these lengths
 		return Keys{}, fmt.Errorf("session: deriving keys: %w", err)
 	}
 	return Keys{Dialer: [32]byte(kd), Listener: [32]byte(kl)}, nil
 }
 
-// Link returns the link of the HELLO with that epoch, from 1 to MaxHellos, in the chain that ends with secret. It
-// panics for another epoch.
+// Link returns the link of the HELLO with that epoch, from 1 to MaxHellos, in the chain that ends with secret.
+// It panics for another epoch.
 func Link(secret [32]byte, epoch uint64) [32]byte {
 	if epoch == 0 || epoch > MaxHellos {
 		panic(fmt.Sprintf("session: the link of epoch %d, there are 1 to %d", epoch, MaxHellos))
@@ -83,9 +79,9 @@ func hashTimes(b [32]byte, n uint64) [32]byte {
 	return b
 }
 
-// The proofs. Key is the prover's: Keys.Listener for WELCOME and RESUMED, Keys.Dialer for RESUME. Exporter is the
-// channel's exporter value of 32 bytes on TLS and QUIC, and empty elsewhere. The Verify functions take one whole frame,
-// header included, and report whether its proof is right; they compare in constant time.
+// The proofs. Key is the prover's: Keys.Listener for WELCOME and RESUMED, Keys.Dialer for RESUME. Exporter is
+// the channel's exporter value of 32 bytes on TLS and QUIC, and empty elsewhere. The Verify functions take one whole
+// frame, header included, and report whether its proof is right; they compare in constant time.
 
 // AppendWelcome appends the frame of w with its proof in place of w.Proof. Hello is the whole frame that it answers.
 func AppendWelcome(dst []byte, w *Welcome, hello []byte, key [32]byte, exporter []byte) []byte {
