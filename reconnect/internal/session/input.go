@@ -359,6 +359,7 @@ func (s *Session) welcome(now time.Duration, w *Welcome, frame []byte) error {
 	s.keys, s.peer, s.instance, s.private = keys, w.PublicKey, w.Instance, nil
 	s.peerMax, s.peerFlags, s.welcomed = w.MaxPayload, w.Flags, true
 	s.sample(now - s.pingAt)
+	s.confirmDue = true
 	return s.answer(now, &w.Status, w.Expiry, false)
 }
 

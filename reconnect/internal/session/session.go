@@ -93,6 +93,7 @@ type Session struct {
 	// What is to be written on this connection.
 	first                                     []byte // HELLO, WELCOME, RESUME or RESUMED
 	ackDue, stopDue, closeDue                 bool
+	confirmDue                                bool // the ACK that confirms a session to the listener
 	pongDue, pingDue, flushDue, moved, goaway bool
 	pongToken                                 uint64
 	closeReason                               CloseReason
@@ -301,6 +302,7 @@ func (s *Session) reset(now time.Duration) {
 	s.pinged, s.waitPong = false, false
 	s.partialAt, s.recv.ackAt = 0, 0
 	s.ackDue, s.pongDue, s.pingDue, s.moved, s.closeSent = false, false, false, false, false
+	s.confirmDue = false
 	s.stopDue, s.flushDue = s.recv.stopped, s.flushTo > s.log.base.N
 	s.closing()
 }
@@ -667,6 +669,11 @@ func (s *Session) pullStatus(now time.Duration, out []byte) []byte {
 	// One that is to come within half of its time goes with a write that happens anyway.
 	if at := s.recv.ackAt; at != 0 && now >= at-s.cfg.AckDelay/2 && s.log.unsent.N < s.log.end.N {
 		s.ackDue = true
+	}
+	if s.confirmDue {
+		// No other frame may stand for it, though all of them have the status.
+		s.confirmDue, s.ackDue, s.moved = false, false, false
+		out = s.control(out, Control{Kind: KindAck})
 	}
 	if s.pongDue {
 		s.pongDue, s.ackDue, s.moved = false, false, false
