@@ -11,15 +11,11 @@ const (
 	// ProtocolVersion is the version of the session protocol that this package speaks, as HELLO, WELCOME and RESUME
 	// state it.
 	ProtocolVersion = 1
-	// MaxControl is the length of the longest control frame in bytes, header included.
-	MaxControl = 1024
 	// MaxToken is the length of the application's longest token in bytes.
 	MaxToken = 768
 	// MaxHellos is the highest epoch that a HELLO may have.
 	MaxHellos = 256
 
-	// controlVersion is the version field in the header of a control frame.
-	controlVersion = 2
 	// extensionToken is the extension of HELLO and RESUME that carries the application's token.
 	extensionToken = 1
 	// criticalExtension is the first type of the extensions that must not be skipped.

@@ -9,7 +9,7 @@ import (
 
 // The Append functions append one whole frame to dst, header and extension area included, and return the longer slice.
 // They write what they are given: that reasons, flags and lengths are valid is up to the caller. They allocate only if
-// dst has no room, for which MaxControl bytes are always enough.
+// dst has no room, for which datagram.MaxControl bytes are always enough.
 
 // Append appends the frame of h. It panics if the token is longer than MaxToken.
 func (h *Hello) Append(dst []byte) []byte {
@@ -110,7 +110,7 @@ func appendStatus(dst []byte, s *Status) []byte {
 func appendHeader(dst []byte, kind Kind, token []byte) []byte {
 	// The size field counts version and kind, and the body: the fixed part, L, and the extensions.
 	size := 4 + kinds[kind].fixed + 2 + extensionsLen(token)
-	return datagram.Header{Size: uint32(size), Version: controlVersion, Recipient: uint16(kind)}.Append(dst)
+	return datagram.Header{Size: uint32(size), Version: datagram.ControlVersion, Recipient: uint16(kind)}.Append(dst)
 }
 
 // appendExtensions appends L and the extensions.

@@ -188,10 +188,10 @@ func checkHeader(frame []byte, kind Kind) error {
 	h := datagram.ParseHeader(frame)
 	got := Kind(h.Recipient)
 	switch {
-	case len(frame) > MaxControl:
-		return &ControlError{got, "size", fmt.Sprintf("at most %d bytes", MaxControl), bytesText(len(frame)), "R-102"}
-	case h.Version != controlVersion || uint64(h.Size)+4 != uint64(len(frame)):
-		return &ControlError{got, "header", fmt.Sprintf("size %d, version %d", len(frame)-4, controlVersion),
+	case len(frame) > datagram.MaxControl:
+		return &ControlError{got, "size", "at most " + bytesText(datagram.MaxControl), bytesText(len(frame)), "R-102"}
+	case h.Version != datagram.ControlVersion || uint64(h.Size)+4 != uint64(len(frame)):
+		return &ControlError{got, "header", fmt.Sprintf("size %d, version %d", len(frame)-4, datagram.ControlVersion),
 			fmt.Sprintf("size %d, version %d", h.Size, h.Version), "R-1"}
 	case got != kind:
 		return &ControlError{got, "kind", kind.String(), got.String(), "R-104"}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/towline-mq/towline/datagram"
 )
 
 func TestNames(t *testing.T) {
@@ -136,12 +138,12 @@ func TestAppendPanics(t *testing.T) {
 // The longest frame that this package writes fits into what a peer takes.
 func TestLongestFrame(t *testing.T) {
 	token := make([]byte, MaxToken)
-	require.LessOrEqual(t, len((&Hello{Token: token}).Append(nil)), MaxControl)
-	require.LessOrEqual(t, len((&Resume{Token: token}).Append(nil)), MaxControl)
+	require.LessOrEqual(t, len((&Hello{Token: token}).Append(nil)), datagram.MaxControl)
+	require.LessOrEqual(t, len((&Resume{Token: token}).Append(nil)), datagram.MaxControl)
 }
 
 func TestFrameAllocs(t *testing.T) {
-	buf := make([]byte, 0, MaxControl)
+	buf := make([]byte, 0, datagram.MaxControl)
 	for k := KindAck; k <= KindStop; k++ {
 		c := Control{Kind: k, Length: 8}
 		assert.Zero(t, testing.AllocsPerRun(100, func() { buf = c.Append(buf[:0]) }), "append %v", k)
@@ -191,7 +193,7 @@ func FuzzControl(f *testing.F) {
 
 func BenchmarkAppendAck(b *testing.B) {
 	c := Control{Kind: KindAck, Status: Status{Sent: Position{1, 2}, Received: Position{3, 4}, Credit: 5}}
-	buf := make([]byte, 0, MaxControl)
+	buf := make([]byte, 0, datagram.MaxControl)
 	b.ReportAllocs()
 	for b.Loop() {
 		buf = c.Append(buf[:0])
