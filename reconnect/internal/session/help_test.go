@@ -88,7 +88,7 @@ func frames(raw []byte) (fs []frame) {
 	for len(raw) > 0 {
 		h := datagram.ParseHeader(raw)
 		f := frame{kind: kindData, raw: raw[:h.Size+4]}
-		if h.Version == controlVersion {
+		if h.Version == datagram.ControlVersion {
 			f.kind = Kind(h.Recipient)
 		}
 		fs = append(fs, f)
