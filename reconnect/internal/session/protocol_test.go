@@ -27,3 +27,17 @@ func TestR115AckComesFirst(t *testing.T) {
 	p.d.pingDue = true
 	require.Equal(t, []Kind{KindAck, KindPing}, kindsOf(p.pull(p.d)))
 }
+
+func TestR109AckWithData(t *testing.T) {
+	// An ACK that is due soon goes with data that is written anyway, not with data that is held up.
+	both(t, func(t *testing.T, p *pair, s *Session) {
+		require.NoError(t, p.data(s, "x"))
+		p.now += s.cfg.AckDelay / 2
+		s.credit = s.log.unsent.B
+		p.send(s, "y")
+		require.False(t, s.Pulls(p.now))
+		require.Empty(t, p.pull(s))
+		s.credit++
+		require.Equal(t, []Kind{KindAck, kindData}, kindsOf(p.pull(s)))
+	})
+}

@@ -653,7 +653,7 @@ func (s *Session) Pulls(now time.Duration) bool {
 	switch {
 	case s.first != nil, s.stopDue:
 		return true
-	case !s.stopped && l.unsent.N < l.end.N && l.unsent.B < s.credit:
+	case s.hasData():
 		return true
 	case !s.stopped && l.fin && l.unsent.N == l.end.N:
 		return true
@@ -664,10 +664,16 @@ func (s *Session) Pulls(now time.Duration) bool {
 		s.flushDue && (s.stopped || l.unsent.N >= s.flushTo)
 }
 
+// hasData reports whether a datagram, or what takes its place, may be written.
+func (s *Session) hasData() bool {
+	l := &s.log
+	return !s.stopped && l.unsent.N < l.end.N && l.unsent.B < s.credit
+}
+
 // pullStatus appends the control frames that go before data.
 func (s *Session) pullStatus(now time.Duration, out []byte) []byte {
 	// One that is to come within half of its time goes with a write that happens anyway.
-	if at := s.recv.ackAt; at != 0 && now >= at-s.cfg.AckDelay/2 && s.log.unsent.N < s.log.end.N {
+	if at := s.recv.ackAt; at != 0 && now >= at-s.cfg.AckDelay/2 && s.hasData() {
 		s.ackDue = true
 	}
 	if s.confirmDue {
