@@ -36,7 +36,12 @@ const (
 // there may be none.
 type Datagram struct {
 	Recipient uint16
-	Payload   []byte
+
+	// Redelivered is for package reconnect, which sets it on what it delivers if that may have been delivered before, in a
+	// session that was lost. It is not sent.
+	Redelivered bool
+
+	Payload []byte
 }
 
 // Clone returns a copy of d whose payload shares no memory with d's. Use it to keep a small datagram for long: a

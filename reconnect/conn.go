@@ -5,6 +5,9 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"time"
+
+	"github.com/towline-mq/towline/datagram"
 )
 
 // Conn carries datagrams over one net.Conn. All its methods, and those of its Writer and Reader, are safe for any
@@ -31,14 +34,61 @@ func (c *Conn) Writer() *Writer { return &c.w }
 func (c *Conn) Reader() *Reader { return &c.r }
 
 // NetConn returns the connection below, for what only it knows, such as the peer's certificate. Do not read, write or
-// close it.
+// close it. That of a session is the newest, which may have ended; nil if there was none yet.
 func (c *Conn) NetConn() net.Conn { return c.e.netConn() }
 
-// LocalAddr returns this side's address.
-func (c *Conn) LocalAddr() net.Addr { return c.e.netConn().LocalAddr() }
+// LocalAddr returns this side's address; nil if NetConn is.
+func (c *Conn) LocalAddr() net.Addr {
+	if nc := c.e.netConn(); nc != nil {
+		return nc.LocalAddr()
+	}
+	return nil
+}
 
-// RemoteAddr returns the peer's address.
-func (c *Conn) RemoteAddr() net.Addr { return c.e.netConn().RemoteAddr() }
+// RemoteAddr returns the peer's address; nil if NetConn is.
+func (c *Conn) RemoteAddr() net.Addr {
+	if nc := c.e.netConn(); nc != nil {
+		return nc.RemoteAddr()
+	}
+	return nil
+}
+
+// IsSession reports whether c is a session, and not a plain connection.
+func (c *Conn) IsSession() bool {
+	_, ok := c.e.(*sess)
+	return ok
+}
+
+// State returns how c is connected.
+func (c *Conn) State() State {
+	if s, ok := c.e.(*sess); ok {
+		return s.state()
+	}
+	select {
+	case <-c.Done():
+		return Closed
+	default:
+		return Connected
+	}
+}
+
+// Unconfirmed returns copies of what was accepted and not acknowledged by the peer, in order. Each of them may have been
+// delivered or not. It is meant for the end of a session; before that it is out of date at once. On a plain connection, where
+// nothing is acknowledged, it returns nil.
+func (c *Conn) Unconfirmed() []datagram.Datagram {
+	if s, ok := c.e.(*sess); ok {
+		return s.unconfirmed()
+	}
+	return nil
+}
+
+// Redial makes a dialer's session give its connection up, for the reason given, and dial at once, whatever wait it is in:
+// for who knows better, such as that the network has changed. It does not wait. Otherwise it does nothing.
+func (c *Conn) Redial(reason error) {
+	if s, ok := c.e.(*sess); ok && s.dial != nil {
+		s.dial.redial(reason)
+	}
+}
 
 // Done returns a channel that is closed when nothing more can be sent or received for good: after CloseNow, at the end
 // of Close, and when a write failed.
@@ -54,6 +104,22 @@ type Stats struct {
 	Received    uint64 // datagrams that Receive and its like have handed out
 	Queued      uint64 // datagrams accepted and not known to be written yet
 	QueuedBytes int    // their frames, in bytes
+
+	// The rest is of sessions, and zero on plain connections.
+
+	Unconfirmed       uint64        // datagrams accepted and not acknowledged
+	UnconfirmedBytes  int           // their frames, in bytes
+	OldestUnconfirmed time.Duration // how long ago the oldest of them was accepted, or anything acknowledged since
+	Epoch             uint64        // how many connections this session has had, or tried to
+	Resumes           uint64        // connections with which it went on
+	Lost              uint64        // sessions that were lost, and replaced by another
+	Replayed          uint64        // datagrams that were written again
+	Duplicates        uint64        // datagrams that arrived again, and were dropped
+	Expired           uint64        // datagrams that were not sent in their time
+	Credit            int           // bytes that the peer takes beyond what was written
+	Waiting           int           // bytes that have arrived, and wait to be received
+	Window            int           // bytes that may
+	RTT               time.Duration // smoothed; 0: not measured yet
 }
 
 // Stats returns the connection's counters.

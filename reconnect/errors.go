@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"github.com/towline-mq/towline/datagram"
 )
 
 var (
@@ -13,12 +15,67 @@ var (
 
 	// ErrWouldBlock is TrySend's answer when the queue is full: nothing was sent.
 	ErrWouldBlock = errors.New("reconnect: the send queue is full")
+
+	// ErrPeerClosed is the end of a session that the peer closed, aborted or took nothing more from, while this side had
+	// something to say.
+	ErrPeerClosed = errors.New("reconnect: the peer closed the session")
+
+	// ErrSessionLost is what every *SessionLostError matches.
+	ErrSessionLost = errors.New("reconnect: the session is lost")
+
+	// ErrTakenOver is the end of a session that somebody else goes on with, who has its secret: of two holders of one
+	// session the one that dialled last has it.
+	ErrTakenOver = errors.New("reconnect: the session was taken over by another holder")
+
+	// ErrRefused is a peer that the listener does not want: not authorised, or of another version.
+	ErrRefused = errors.New("reconnect: refused by the listener")
+
+	// ErrProtocol is a peer that broke the session protocol.
+	ErrProtocol = errors.New("reconnect: the peer broke the session protocol")
+
+	// ErrNoSessions is a peer that knows no sessions: it answered with plain datagrams, or hung up at the first word.
+	ErrNoSessions = errors.New("reconnect: the peer has no sessions; use a plain connection")
+
+	// ErrNoAnswer is a connection that was given up because nothing came from the peer for too long.
+	ErrNoAnswer = errors.New("reconnect: the peer does not answer")
 )
+
+// SessionLostError is the end of a session that the listener lost: it was started again, the session was without a
+// connection for too long, or it had to make room. It matches ErrSessionLost.
+type SessionLostError struct {
+	// Reason is the listener's, in words.
+	Reason string
+	// Unconfirmed is what was accepted and not acknowledged, in order. Each of these may have been delivered or not.
+	Unconfirmed []datagram.Datagram
+	// Err is what told of the loss.
+	Err error
+}
+
+// Error says why, and how much is unconfirmed.
+func (e *SessionLostError) Error() string {
+	return fmt.Sprintf("reconnect: the session is lost, %d datagrams are unconfirmed: %s", len(e.Unconfirmed), e.Reason)
+}
+
+// Is matches ErrSessionLost.
+func (e *SessionLostError) Is(target error) bool { return target == ErrSessionLost }
+
+// Unwrap returns e.Err.
+func (e *SessionLostError) Unwrap() error { return e.Err }
 
 type closedError struct{}
 
 func (closedError) Error() string { return "reconnect: the connection was closed by this side" }
 func (closedError) Unwrap() error { return net.ErrClosed }
+
+// sessionError is one of the errors above with what it came of.
+type sessionError struct {
+	is     error
+	detail string
+	err    error
+}
+
+func (e *sessionError) Error() string   { return e.is.Error() + ": " + e.detail }
+func (e *sessionError) Unwrap() []error { return []error{e.is, e.err} }
 
 // CloseError is how Close and CloseSend say that not everything that was accepted could be written.
 type CloseError struct {

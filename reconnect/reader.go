@@ -42,6 +42,16 @@ func (r *Reader) ReceiveBatch(ctx context.Context, dst []datagram.Datagram) (n i
 	return r.c.e.receiveBatch(ctx, dst)
 }
 
+// Ack tells the peer that the application has finished with n more of the datagrams that it received, in the order in
+// which it did. It is for sessions with SessionOptions.AckConsumed, and does nothing on others. The error says that there
+// are fewer than n, and nothing has changed; or why the session has ended.
+func (r *Reader) Ack(n int) error {
+	if s, ok := r.c.e.(*sess); ok {
+		return s.ack(n)
+	}
+	return nil
+}
+
 // All returns an iterator over what Receive yields. The peer's end of sending ends it; any other error is yielded once,
 // with a zero Datagram, as the last pair.
 func (r *Reader) All(ctx context.Context) iter.Seq2[datagram.Datagram, error] {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/towline-mq/towline/datagram"
 )
@@ -36,6 +37,21 @@ func (w *Writer) Send(ctx context.Context, d datagram.Datagram) error {
 // TrySend is Send that never blocks: a full queue is ErrWouldBlock.
 func (w *Writer) TrySend(d datagram.Datagram) error {
 	return w.c.e.send(context.Background(), d, noWait)
+}
+
+// SendExpiring is Send of a datagram that is of no use after age: if it was not sent by then, because there is no
+// connection or the peer takes nothing, it never will be, and EventExpired and Stats.Expired tell so. One that was sent
+// before is sent again after a new dial, whatever its age. Only sessions can do this; on a plain connection the error
+// matches errors.ErrUnsupported.
+func (w *Writer) SendExpiring(ctx context.Context, d datagram.Datagram, age time.Duration) error {
+	s, ok := w.c.e.(*sess)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return s.sendBy(ctx, d, 0, max(age, 1))
 }
 
 // SendBatch queues ds in order, at less cost than as many calls of Send, and returns how many were accepted: n <

@@ -18,20 +18,21 @@ const module = "github.com/towline-mq/towline/"
 // mayImport says for each package which packages of this module it may import. A package that is not listed fails the
 // test: its place in the house has to be decided first.
 var mayImport = map[string][]string{
-	"datagram":                  {},
-	"transport":                 {},
-	"transport/internal/accept": {},
-	"transport/tcp":             {"transport", "transport/internal/accept"},
-	"transport/unix":            {"transport", "transport/internal/accept"},
-	"transport/mem":             {"transport"},
-	"transport/quic":            {"transport"},
-	"transport/tls":             {"transport", "transport/internal/accept", "transport/tcp"},
-	"transport/endpoint":        {"transport", "transport/tcp", "transport/tls", "transport/quic", "transport/unix", "transport/mem"},
-	"redial":                    {"transport"},
-	"reconnect":                 {"datagram", "transport"},
-	"cmd/internal/program":      {"transport/tls"},
-	"cmd/echo-server":           {"cmd/internal/program", "datagram", "reconnect", "transport", "transport/endpoint", "transport/tls"},
-	"cmd/echo-client":           {"cmd/internal/program", "datagram", "reconnect", "transport", "transport/endpoint", "transport/tls"},
+	"datagram":                   {},
+	"transport":                  {},
+	"transport/internal/accept":  {},
+	"transport/tcp":              {"transport", "transport/internal/accept"},
+	"transport/unix":             {"transport", "transport/internal/accept"},
+	"transport/mem":              {"transport"},
+	"transport/quic":             {"transport"},
+	"transport/tls":              {"transport", "transport/internal/accept", "transport/tcp"},
+	"transport/endpoint":         {"transport", "transport/tcp", "transport/tls", "transport/quic", "transport/unix", "transport/mem"},
+	"redial":                     {"transport"},
+	"reconnect/internal/session": {"datagram"},
+	"reconnect":                  {"datagram", "transport", "redial", "reconnect/internal/session"},
+	"cmd/internal/program":       {"transport/tls"},
+	"cmd/echo-server":            {"cmd/internal/program", "datagram", "reconnect", "transport", "transport/endpoint", "transport/tls"},
+	"cmd/echo-client":            {"cmd/internal/program", "datagram", "reconnect", "transport", "transport/endpoint", "transport/tls"},
 }
 
 // outside says who may import the modules that users should not pay for by accident.

@@ -1,0 +1,423 @@
+package reconnect
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/towline-mq/towline/datagram"
+	"github.com/towline-mq/towline/reconnect/internal/session"
+	"github.com/towline-mq/towline/redial"
+	"github.com/towline-mq/towline/transport"
+)
+
+// Dial begins a session with the listener that d leads to, and returns when it has answered. It tries d, and each of the
+// Fallbacks, once; to wait for a listener that is not there yet, use Open. From then on the session outlives its
+// connections: see [Conn].
+//
+// It blocks until ctx ends at the latest; the end of ctx after Dial returned changes nothing. The errors are the dialer's,
+// or one that matches ErrRefused, ErrNoSessions, ErrProtocol, or ErrNoAnswer.
+func Dial(ctx context.Context, d transport.Dialer, o *DialOptions) (*Conn, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	s := open(d, o, true)
+	select {
+	case <-s.dial.begun:
+		return s.c, nil
+	case <-s.end:
+		<-s.over
+		return nil, s.err()
+	case <-ctx.Done():
+		s.abort(ErrClosed)
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Open is Dial that returns at once and connects in the background, for as long as DialOptions.Redial allows. What is
+// sent meanwhile waits in the send buffer. If it gives up, that is the end of the Conn.
+func Open(d transport.Dialer, o *DialOptions) *Conn { return open(d, o, false).c }
+
+// dialing is what a dialer's session has besides.
+type dialing struct {
+	s         *sess
+	o         DialOptions
+	endpoints []transport.Dialer
+	ctx       context.Context // ends with the session
+	cancel    context.CancelFunc
+	begun     chan struct{} // closed at the first answer
+
+	// Guarded by s.mu.
+	answered  bool // begun is closed
+	once      bool // each endpoint is tried once, and no answer is the end
+	failures  []error
+	rd        *redial.Redialer
+	stopDial  context.CancelCauseFunc // of the dial under way
+	cur       *redial.Link            // of the newest connection
+	next      *redial.Link            // that is to be used instead of a dial
+	ackedAt   uint64                  // what cur found
+	arrivedAt uint64
+	moved     bool // cur has been told that it was worth something
+}
+
+func open(d transport.Dialer, o *DialOptions, once bool) *sess {
+	if o == nil {
+		o = new(DialOptions)
+	}
+	s := newSess(o.SessionOptions, clock{time.Now()})
+	g := &dialing{s: s, o: *o, once: once, begun: make(chan struct{})}
+	g.endpoints = append([]transport.Dialer{d}, o.Fallbacks...)
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	s.dial = g
+	g.rd = g.redialer()
+	cfg := s.o.config()
+	cfg.AnswerTimeout = DefaultHandshakeTimeout
+	m, err := session.NewDialer(cfg, rand.Reader)
+	if err != nil {
+		panic(err) // crypto/rand does not fail
+	}
+	s.m = m
+	go g.run()
+	return s
+}
+
+// redialer makes a Redialer that knows of no outage.
+func (g *dialing) redialer() *redial.Redialer {
+	var p redial.Policy
+	if g.o.Redial != nil {
+		p = *g.o.Redial
+	}
+	told := p.OnFailure
+	p.OnFailure = func(f redial.Failure) {
+		g.failed(f.Err, f.Wait)
+		if told != nil {
+			told(f)
+		}
+	}
+	return redial.New(g.endpoints, &p)
+}
+
+// failed notes an attempt that did not lead to an answer. It ends the session of a Dial whose endpoints have all failed.
+func (g *dialing) failed(err error, wait time.Duration) {
+	s := g.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, Event{Kind: EventDialFailed, Time: time.Now(), Err: err, Wait: wait})
+	s.startTelling()
+	if !g.once || g.answered {
+		return
+	}
+	if g.failures = append(g.failures, err); len(g.failures) < len(g.endpoints) {
+		return
+	}
+	if len(g.failures) > 1 {
+		err = errors.Join(g.failures...)
+	}
+	if g.stopDial != nil {
+		g.stopDial(&gaveUp{err})
+	}
+}
+
+// gaveUp ends a dial for good.
+type gaveUp struct{ err error }
+
+func (e *gaveUp) Error() string { return e.err.Error() }
+
+// errRedial ends a dial to begin another.
+var errRedial = errors.New("reconnect: dialling anew")
+
+// run dials, and reads what it has dialled, until the session ends.
+func (g *dialing) run() {
+	s := g.s
+	defer func() {
+		g.cancel()
+		_ = g.rd.Close()
+		s.finalize()
+	}()
+	for {
+		rl, err := g.connect()
+		if err != nil {
+			s.abort(err)
+			return
+		}
+		if rl == nil {
+			return
+		}
+		again, err := g.attend(rl)
+		if err != nil && again {
+			g.failedAnswer(err)
+		}
+		s.mu.Lock()
+		ended := s.ended
+		s.mu.Unlock()
+		if ended {
+			return
+		}
+	}
+}
+
+// connect returns the next connection; nil if the session has ended; or an error that ends it.
+func (g *dialing) connect() (*redial.Link, error) {
+	s := g.s
+	for {
+		ctx, cancel := context.WithCancelCause(g.ctx)
+		s.mu.Lock()
+		rl, rd := g.next, g.rd
+		g.next = nil
+		if rl == nil {
+			g.stopDial = cancel
+		}
+		var gave *gaveUp
+		if g.once && !g.answered && len(g.failures) >= len(g.endpoints) {
+			gave = &gaveUp{errors.Join(g.failures...)}
+			if len(g.failures) == 1 {
+				gave.err = g.failures[0]
+			}
+		}
+		ended := s.ended
+		s.mu.Unlock()
+		var err error
+		switch {
+		case ended:
+		case gave != nil:
+			err = gave
+		case rl == nil:
+			rl, err = rd.Dial(ctx)
+		}
+		cause := context.Cause(ctx)
+		cancel(nil)
+		s.mu.Lock()
+		g.stopDial = nil
+		ended = s.ended
+		s.mu.Unlock()
+		switch {
+		case ended:
+			if rl != nil {
+				closeNow(rl.Conn)
+			}
+			return nil, nil
+		case err == nil:
+			return rl, nil
+		case errors.As(cause, &gave) || errors.As(err, &gave):
+			return nil, gave.err
+		case errors.Is(cause, errRedial):
+			continue
+		}
+		return nil, err
+	}
+}
+
+// attend lets the session go on with a connection, until that ends, and returns why it ended. The first result is false
+// if the session has answered on it.
+func (g *dialing) attend(rl *redial.Link) (unanswered bool, err error) {
+	s := g.s
+	var token []byte
+	if g.o.Token != nil {
+		if token, err = g.o.Token(g.ctx); err == nil && len(token) > session.MaxToken {
+			err = redial.Fatal(fmt.Errorf("reconnect: the token is %d bytes long, at most %d are possible", len(token), session.MaxToken))
+		}
+		if err != nil {
+			closeNow(rl.Conn)
+			if redial.IsFatal(err) {
+				s.abort(err)
+			}
+			return true, fmt.Errorf("reconnect: the token: %w", err)
+		}
+	}
+	l := newLink(rl.Conn, datagram.NewReader(rl.Conn, s.o.codec()))
+	ok, _ := s.attach(l, func(now time.Duration) error {
+		g.cur, g.moved = rl, false
+		g.ackedAt, g.arrivedAt = s.m.Acked(), s.m.Arrived()
+		s.m.Dial(now, exporter(rl.Conn), token)
+		return nil
+	})
+	if !ok {
+		closeNow(rl.Conn)
+		return false, nil
+	}
+	stop := g.prefer(l, rl)
+	err = s.read(l)
+	stop()
+	s.mu.Lock()
+	ended := s.ended
+	s.mu.Unlock()
+	if ended {
+		s.part(l)
+		return false, nil
+	}
+	closeNow(l.nc)
+	var r *session.RejectError
+	if errors.As(err, &r) && r.Reason.Again() {
+		rl.Delay(time.Duration(r.Delay)*time.Millisecond, time.Duration(r.Spread)*time.Millisecond)
+		return true, err
+	}
+	return true, err
+}
+
+// failedAnswer notes a connection that ended, if it was before an answer.
+func (g *dialing) failedAnswer(err error) {
+	g.s.mu.Lock()
+	waiting := g.once && !g.answered
+	g.s.mu.Unlock()
+	if waiting {
+		g.failed(err, 0)
+	}
+}
+
+func (o *SessionOptions) codec() *datagram.Options {
+	return &datagram.Options{MaxPayload: int(min(uint64(o.maxPayload()), maxInt)), Control: true}
+}
+
+const maxInt = uint64(^uint(0) >> 1)
+
+// exporter returns the channel's exporter value, or nil.
+func exporter(nc net.Conn) []byte {
+	st := tlsState(nc)
+	if st == nil {
+		return nil
+	}
+	v, err := st.ExportKeyingMaterial("EXPERIMENTAL-towline", nil, 32)
+	if err != nil {
+		return nil // TLS without exporters cannot be: it is 1.3
+	}
+	return v
+}
+
+func tlsState(nc net.Conn) *tls.ConnectionState {
+	c, ok := nc.(interface{ ConnectionState() tls.ConnectionState })
+	if !ok {
+		return nil
+	}
+	st := c.ConnectionState()
+	return &st
+}
+
+// live tells that the listener has answered. s.mu is held.
+func (g *dialing) live() {
+	if !g.answered {
+		g.answered = true
+		close(g.begun)
+	}
+}
+
+// delay notes that the listener wants to be left. s.mu is held.
+func (g *dialing) delay(delay, spread time.Duration) {
+	if g.cur != nil {
+		g.cur.Delay(delay, spread)
+	}
+}
+
+// renew makes a lost session a new one, if that is wanted and can be. s.mu is held.
+func (g *dialing) renew() bool {
+	s := g.s
+	err := s.m.Err()
+	if !lostBy(err) || g.o.Strict || s.cause != nil {
+		return false
+	}
+	ok, err2 := s.m.Renew(rand.Reader)
+	if !ok || err2 != nil {
+		return false
+	}
+	s.lost++
+	s.events = append(s.events, Event{Kind: EventLost, Time: time.Now(), Err: err, N: s.m.Stats().Unacked})
+	s.lose(s.link, err)
+	return true
+}
+
+// lostBy reports whether err says that the listener has lost the session.
+func lostBy(err error) bool {
+	var (
+		rejected *session.RejectError
+		lost     *session.LostError
+		closed   *session.ClosedError
+	)
+	return errors.As(err, &rejected) && rejected.Reason.Lost() || errors.As(err, &lost) ||
+		errors.As(err, &closed) && closed.Reason == session.CloseShutdown
+}
+
+// progress tells the redialer that the connection was worth something, once it was; and a listener's table that its
+// session is confirmed.
+func (s *sess) progress(l *link) {
+	g := s.dial
+	if g == nil {
+		s.serve.confirmed()
+		return
+	}
+	s.mu.Lock()
+	worth := !g.moved && s.link == l && s.m.State() == session.Live &&
+		(s.m.Acked() > g.ackedAt || s.m.Arrived() > g.arrivedAt)
+	rl := g.cur
+	g.moved = g.moved || worth
+	s.mu.Unlock()
+	if worth {
+		rl.Progress()
+	}
+}
+
+// redial gives the connection up, and dials at once.
+func (g *dialing) redial(reason error) {
+	s := g.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return
+	}
+	if g.stopDial != nil {
+		old := g.rd
+		g.rd = g.redialer()
+		g.stopDial(errRedial)
+		_ = old.Close()
+		return
+	}
+	if g.cur != nil {
+		g.cur.Progress()
+	}
+	s.lose(s.link, reason)
+	s.note()
+}
+
+// prefer tries what is preferred to a fallback from time to time, until the function that it returns is called.
+func (g *dialing) prefer(l *link, rl *redial.Link) (stop func()) {
+	if rl.ReturnAfter <= 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(g.ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		timer := time.NewTimer(rl.ReturnAfter)
+		defer timer.Stop()
+		for {
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				return
+			}
+			better, err := g.rd.DialPreferred(ctx, rl)
+			if err == nil {
+				g.s.mu.Lock()
+				if g.s.link == l && ctx.Err() == nil {
+					g.next, better = better, nil
+					g.s.lose(l, errPreferred)
+					g.s.note()
+				}
+				g.s.mu.Unlock()
+				if better != nil {
+					closeNow(better.Conn)
+				}
+				return
+			}
+			timer.Reset(rl.ReturnAfter)
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+var errPreferred = errors.New("reconnect: back to an endpoint that is preferred")

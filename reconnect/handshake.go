@@ -1,0 +1,468 @@
+package reconnect
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/towline-mq/towline/datagram"
+	"github.com/towline-mq/towline/reconnect/internal/session"
+)
+
+// errStale is a takeover that was itself overtaken.
+var errStale = errors.New("reconnect: a later connection has the session")
+
+// handshake decides what a connection is, and serves it if it is that of a session.
+func (l *Listener) handshake(nc net.Conn) {
+	opened := sync.OnceFunc(func() { l.opened(nc) })
+	defer opened()
+	if l.o.Plain == OnlyPlain {
+		l.offerPlain(nc, nil)
+		return
+	}
+	deadline := time.Now().Add(l.o.HandshakeTimeout)
+	_ = nc.SetDeadline(deadline)
+	head := make([]byte, datagram.HeaderSize, 256)
+	if n, err := io.ReadFull(nc, head); err != nil {
+		quiet := errors.Is(err, os.ErrDeadlineExceeded) || isEOF(err) || errors.Is(err, io.ErrUnexpectedEOF)
+		if quiet && l.o.Plain == AllowPlain {
+			l.offerPlain(nc, head[:n])
+			return
+		}
+		l.refuse(nc, fmt.Errorf("reading its first frame: %w", err))
+		return
+	}
+	h := datagram.ParseHeader(head)
+	if h.Version != datagram.ControlVersion {
+		if l.o.Plain == AllowPlain {
+			l.offerPlain(nc, head)
+			return
+		}
+		l.refuse(nc, l.explainPlain(nc, head))
+		return
+	}
+	if h.Size < 4 || h.Size > datagram.MaxControl-4 {
+		l.refuse(nc, fmt.Errorf("its first frame is a control frame of size %d", h.Size))
+		return
+	}
+	frame := append(head, make([]byte, h.Size-4)...)
+	if _, err := io.ReadFull(nc, frame[datagram.HeaderSize:]); err != nil {
+		l.refuse(nc, fmt.Errorf("reading its first frame: %w", err))
+		return
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	s, k, err := l.session(ctx, nc, frame)
+	cancel()
+	if err != nil {
+		l.reject(nc, err)
+		return
+	}
+	_ = nc.SetDeadline(time.Time{})
+	opened()
+	_ = s.read(k)
+	l.left(s, k)
+}
+
+// offerPlain lets Accept return nc as a plain connection.
+func (l *Listener) offerPlain(nc net.Conn, head []byte) {
+	_ = nc.SetDeadline(time.Time{})
+	c := newPlain(nc, head, &PlainOptions{MaxPayload: l.o.MaxPayload, Framing: l.o.PlainFraming})
+	l.mu.Lock()
+	ok := !l.draining && l.offer(c)
+	if ok {
+		l.plain[c] = struct{}{}
+	}
+	l.mu.Unlock()
+	if !ok {
+		l.log.Warn("refused a plain connection: too many wait to be accepted, or the listener shuts down",
+			slog.Any("peer", nc.RemoteAddr()))
+		_ = c.CloseNow()
+	}
+}
+
+// explainPlain says what a peer speaks that should have begun with HELLO or RESUME.
+func (l *Listener) explainPlain(nc net.Conn, head []byte) error {
+	_, err := datagram.NewReader(&headed{head: head, Reader: nc}, &datagram.Options{MaxPayload: l.o.MaxPayload}).Read()
+	if e := new(datagram.FrameError); errors.As(err, &e) {
+		return fmt.Errorf("it has no session: %w", err)
+	}
+	return errors.New("it has no session, and plain connections are not served")
+}
+
+// refuse closes a connection that is none of ours.
+func (l *Listener) refuse(nc net.Conn, err error) {
+	l.log.Warn("refused a connection", slog.Any("peer", nc.RemoteAddr()), slog.Any("reason", err))
+	closeNow(nc)
+}
+
+// reject tells a dialer why it is not served, and waits until it has gone, so that no reset overtakes the answer.
+func (l *Listener) reject(nc net.Conn, err error) {
+	r := new(session.RejectError)
+	if !errors.As(err, &r) {
+		if !errors.Is(err, errStale) {
+			l.refuse(nc, err)
+			return
+		}
+		closeNow(nc)
+		return
+	}
+	l.log.Warn("rejected a dialer", slog.Any("peer", nc.RemoteAddr()), slog.Any("reason", err))
+	r.Instance = l.instance
+	_ = nc.SetDeadline(time.Now().Add(partTime))
+	if _, err := nc.Write(r.Append(nil)); err == nil {
+		if w, ok := nc.(closeWriter); ok && w.CloseWrite() == nil {
+			_, _ = io.CopyN(io.Discard, onlyReader{nc}, maxDrain)
+		}
+	}
+	closeNow(nc)
+}
+
+// maxDrain is how much is read away of what a rejected dialer sent.
+const maxDrain = 1 << 20
+
+func reject(reason session.Reason) error {
+	return &session.RejectError{Reject: session.Reject{Reason: reason}}
+}
+
+// session finds or makes the session that frame, the first one, is about, and attaches the connection to it.
+func (l *Listener) session(ctx context.Context, nc net.Conn, frame []byte) (*sess, *link, error) {
+	var version *session.VersionError
+	switch kind := session.KindOf(frame); kind {
+	case session.KindHello:
+		h, err := session.ParseHello(frame)
+		if errors.As(err, &version) {
+			return nil, nil, reject(session.ReasonVersion)
+		} else if err != nil {
+			return nil, nil, err
+		}
+		return l.hello(ctx, nc, &h, frame)
+	case session.KindResume:
+		r, err := session.ParseResume(frame)
+		if errors.As(err, &version) {
+			return nil, nil, reject(session.ReasonVersion)
+		} else if err != nil {
+			return nil, nil, err
+		}
+		return l.resume(ctx, nc, &r, frame)
+	default:
+		return nil, nil, fmt.Errorf("its first frame is %v, expected HELLO or RESUME", kind)
+	}
+}
+
+// authenticate asks who the peer is.
+func (l *Listener) authenticate(ctx context.Context, nc net.Conn, token []byte, resume bool) (string, error) {
+	if l.o.Authenticate == nil {
+		return "", nil
+	}
+	principal, err := l.o.Authenticate(ctx, &Peer{Addr: nc.RemoteAddr(), TLS: tlsState(nc), Token: token, Resume: resume})
+	if err != nil {
+		l.log.Warn("refused by Authenticate", slog.Any("peer", nc.RemoteAddr()), slog.Any("reason", err))
+		return "", reject(session.ReasonUnauthorised)
+	}
+	return principal, nil
+}
+
+// hello begins a session, or goes on with one whose WELCOME was lost.
+func (l *Listener) hello(ctx context.Context, nc net.Conn, h *session.Hello, frame []byte) (*sess, *link, error) {
+	principal, err := l.authenticate(ctx, nc, h.Token, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s, k, err := l.helloAgain(nc, h, frame, principal); s != nil || err != nil {
+		return s, k, err
+	}
+	s := newSess(l.o.SessionOptions, l.clock)
+	s.serve = &serving{l: l, s: s, principal: principal}
+	s.last = nc
+	if s.m, err = session.NewListener(l.cfg, rand.Reader, h, l.instance); err != nil {
+		return nil, nil, err
+	}
+	l.bmu.Lock()
+	l.budget.Floor(l.cfg.MinWindow)
+	l.bmu.Unlock()
+	l.mu.Lock()
+	dropped := l.sweep()
+	if id, v, ok := l.table.Victim(); ok {
+		l.drop(id, v, session.ReasonEvicted)
+		dropped = append(dropped, v)
+	}
+	var reason session.Reason
+	switch {
+	case l.draining:
+		reason = session.ReasonDraining
+	case len(l.backlog) >= maxBacklog:
+		reason = session.ReasonBusy
+	default:
+		reason = l.table.Add(h.ID, s)
+	}
+	if reason == 0 {
+		s.serve.taking++
+		l.offer(s.c)
+	}
+	l.mu.Unlock()
+	finalize(dropped)
+	if reason != 0 {
+		s.mu.Lock()
+		s.m.Drop(reason) // gives its part of the budget back
+		s.mu.Unlock()
+		return nil, nil, l.busy(reason)
+	}
+	return l.take(s, nc, nil, func(now time.Duration, exporter []byte) error {
+		s.m.Welcome(now, frame, exporter)
+		return nil
+	})
+}
+
+// busy is the rejection for a reason that passes, with when to come back.
+func (l *Listener) busy(reason session.Reason) error {
+	r := session.Reject{Reason: reason}
+	l.mu.Lock()
+	if reason == session.ReasonDraining {
+		r.Delay, r.Spread = uint32(l.drainDelay.Milliseconds()), uint32(l.drainSpread.Milliseconds())
+	} else {
+		r.Delay, r.Spread = busyDelay, busyDelay
+	}
+	l.mu.Unlock()
+	return &session.RejectError{Reject: r}
+}
+
+// busyDelay is how long a dialer is asked to stay away from a listener that is full, in ms, and as much again at random.
+const busyDelay = 1000
+
+// helloAgain looks for the session of a HELLO. It returns nothing if there is none, and may be one.
+func (l *Listener) helloAgain(nc net.Conn, h *session.Hello, frame []byte, principal string) (*sess, *link, error) {
+	l.mu.Lock()
+	s, ok := l.table.Get(h.ID)
+	if !ok {
+		defer l.mu.Unlock()
+		if why, arrived, ok := l.table.Tombstone(h.ID); ok {
+			return nil, nil, known(why, arrived)
+		}
+		return nil, nil, nil
+	}
+	s.mu.Lock()
+	err := s.m.Again(h)
+	if err == nil && principal != s.serve.principal {
+		err = reject(session.ReasonUnauthorised)
+	}
+	if err != nil {
+		s.mu.Unlock()
+		l.mu.Unlock()
+		return nil, nil, err
+	}
+	old := l.fence(s, h.Epoch, h.Link)
+	s.mu.Unlock()
+	l.table.Attach(h.ID)
+	l.mu.Unlock()
+	return l.take(s, nc, old, func(now time.Duration, exporter []byte) error {
+		if s.m.Epoch() != h.Epoch {
+			return errStale
+		}
+		s.m.Welcome(now, frame, exporter)
+		return nil
+	})
+}
+
+// known is the rejection of a session that was removed.
+func known(why session.Reason, arrived session.Position) error {
+	return &session.RejectError{Reject: session.Reject{Reason: why, Flags: session.FlagReceivedKnown, Received: arrived}}
+}
+
+// resume goes on with a session.
+func (l *Listener) resume(ctx context.Context, nc net.Conn, r *session.Resume, frame []byte) (*sess, *link, error) {
+	ex := exporter(nc)
+	s, err := l.find(r.ID, func(s *sess) error { return s.m.Verify(frame, ex) })
+	if err != nil {
+		return nil, nil, err
+	}
+	principal, err := l.authenticate(ctx, nc, r.Token, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	if principal != s.serve.principal {
+		return nil, nil, reject(session.ReasonUnauthorised)
+	}
+	var old *link
+	if s, err = l.find(r.ID, func(s *sess) error {
+		if err := s.m.Check(r); err != nil {
+			return err
+		}
+		old = l.fence(s, r.Epoch, [32]byte{})
+		l.table.Attach(r.ID)
+		l.table.Confirm(r.ID)
+		return nil
+	}); err != nil {
+		return nil, nil, err
+	}
+	return l.take(s, nc, old, func(now time.Duration, exporter []byte) error {
+		if s.m.Epoch() != r.Epoch {
+			return errStale
+		}
+		return s.m.Resume(now, r, frame, exporter)
+	})
+}
+
+// find returns the session with that id, if it lives and check, called under both locks, finds nothing.
+func (l *Listener) find(id [16]byte, check func(*sess) error) (*sess, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, ok := l.table.Get(id)
+	if !ok {
+		if why, arrived, ok := l.table.Tombstone(id); ok {
+			return nil, known(why, arrived)
+		}
+		return nil, reject(session.ReasonUnknown)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m.State() == session.Ended {
+		return nil, known(session.ReasonClosed, s.m.ArrivedOnWire())
+	}
+	return s, check(s)
+}
+
+// fence raises the epoch, and takes the connection away. Both locks are held.
+func (l *Listener) fence(s *sess, epoch uint64, hello [32]byte) (old *link) {
+	s.serve.taking++
+	old = s.link
+	if old != nil {
+		s.lose(old, errTakeover)
+	}
+	s.m.Fence(epoch, hello)
+	s.note()
+	return old
+}
+
+var errTakeover = errors.New("reconnect: the dialer has a newer connection")
+
+// take attaches nc to s once the old connection's reader and writer are gone. begin is called under s.mu.
+func (l *Listener) take(s *sess, nc net.Conn, old *link, begin func(now time.Duration, exporter []byte) error) (*sess, *link, error) {
+	k := newLink(nc, datagram.NewReader(nc, s.o.codec()))
+	ex := exporter(nc)
+	if old != nil {
+		closeNow(old.nc)
+		<-old.gone
+	}
+	ok, err := s.attach(k, func(now time.Duration) error { return begin(now, ex) })
+	l.mu.Lock()
+	s.serve.taking--
+	l.mu.Unlock()
+	if !ok {
+		if err == nil {
+			err = errStale
+		}
+		l.left(s, nil)
+		return nil, nil, err
+	}
+	return s, k, nil
+}
+
+// left sees to a session whose connection k has gone, or that got none.
+func (l *Listener) left(s *sess, k *link) {
+	s.mu.Lock()
+	ended := s.ended
+	s.mu.Unlock()
+	if ended {
+		if k != nil {
+			s.part(k)
+		}
+		s.finalize()
+		return
+	}
+	if k != nil {
+		closeNow(k.nc)
+	}
+	l.mu.Lock()
+	s.mu.Lock()
+	alone := s.link == nil && s.serve.taking == 0 && !s.ended
+	id := s.m.ID()
+	s.mu.Unlock()
+	var dropped []*sess
+	if alone {
+		l.table.Detach(id, l.clock.now())
+		dropped = l.sweep()
+	}
+	l.mu.Unlock()
+	finalize(dropped)
+}
+
+// sweep drops the sessions whose time is over, and sets the timer for the next. l.mu is held. The caller finalizes what it
+// returns when it has given that up.
+func (l *Listener) sweep() (dropped []*sess) {
+	now := l.clock.now()
+	for {
+		id, s, why, ok := l.table.Due(now)
+		if !ok {
+			break
+		}
+		l.drop(id, s, why)
+		dropped = append(dropped, s)
+	}
+	if at, ok := l.table.Deadline(); ok && !l.closed && (l.armed == 0 || at < l.armed) {
+		l.armed = at
+		if l.timer == nil {
+			l.timer = time.AfterFunc(at-now, l.expire)
+		} else {
+			l.timer.Reset(at - now)
+		}
+	}
+	return dropped
+}
+
+// expire is what the timer does.
+func (l *Listener) expire() {
+	l.mu.Lock()
+	l.armed = 0
+	dropped := l.sweep()
+	l.mu.Unlock()
+	finalize(dropped)
+}
+
+// drop ends a session that has no connection. l.mu is held.
+func (l *Listener) drop(id session.ID, s *sess, why session.Reason) {
+	s.mu.Lock()
+	s.m.Drop(why)
+	s.note()
+	arrived := s.m.ArrivedOnWire()
+	s.mu.Unlock()
+	l.table.Remove(id, why, arrived, l.clock.now())
+}
+
+func finalize(dropped []*sess) {
+	for _, s := range dropped {
+		s.finalize()
+	}
+}
+
+// remove takes a session that has ended out of the table.
+func (l *Listener) remove(s *sess) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.mu.Lock()
+	id, arrived := s.m.ID(), s.m.ArrivedOnWire()
+	s.mu.Unlock()
+	if got, ok := l.table.Get(id); ok && got == s {
+		l.table.Remove(id, session.ReasonClosed, arrived, l.clock.now())
+	}
+}
+
+// confirmed tells the table that the dialer has confirmed the session.
+func (v *serving) confirmed() {
+	v.s.mu.Lock()
+	confirm := v.confirm
+	v.confirm = false
+	id := v.s.m.ID()
+	v.s.mu.Unlock()
+	if confirm {
+		v.l.mu.Lock()
+		v.l.table.Confirm(id)
+		v.l.mu.Unlock()
+	}
+}

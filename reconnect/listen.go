@@ -1,0 +1,288 @@
+package reconnect
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/towline-mq/towline/reconnect/internal/session"
+)
+
+// Listener takes connections, and makes of them sessions and plain connections. All its methods are safe for any number of
+// goroutines.
+//
+// It may have several net.Listeners, of any transports, which share its sessions: one that began over QUIC goes on over
+// TLS. Handshakes run beside each other, each with a deadline, and Accept returns each session once, however many
+// connections it has.
+type Listener struct {
+	o        ListenOptions
+	log      *slog.Logger
+	clock    clock
+	instance [16]byte
+	cfg      session.Config
+	slots    chan struct{} // one in it for each handshake under way
+
+	wg sync.WaitGroup // of all goroutines
+
+	mu                      sync.Mutex
+	table                   *session.Table[*sess]
+	lns                     map[net.Listener]bool // false: to be closed no more
+	opening                 map[net.Conn]struct{} // handshakes under way
+	plain                   map[*Conn]struct{}    // not accepted yet
+	backlog                 []*Conn
+	arrived                 signal // backlog, err
+	draining                bool
+	closed                  bool
+	drainDelay, drainSpread time.Duration // what dialers are told
+	err                     error         // why Accept has nothing more to return
+	timer                   *time.Timer
+	armed                   time.Duration
+
+	bmu    sync.Mutex
+	budget session.Budget
+}
+
+// serving is what a listener's session has besides.
+type serving struct {
+	l         *Listener
+	s         *sess
+	principal string
+	confirm   bool // the table is to be told that the dialer has confirmed; guarded by s.mu
+	taking    int  // connections that are about to be attached; guarded by l.mu
+}
+
+// live tells that the dialer has confirmed. s.mu is held.
+func (v *serving) live() { v.confirm = true }
+
+// maxBacklog is how many sessions and plain connections may wait for Accept.
+const maxBacklog = 4096
+
+// tombstonesPerSession: they live ten times as long as sessions.
+const tombstonesPerSession = 10
+
+// NewListener returns a Listener on ln, which then belongs to it: it accepts from it at once, in the background, and
+// closes it in the end.
+func NewListener(ln net.Listener, o *ListenOptions) *Listener {
+	if o == nil {
+		o = new(ListenOptions)
+	}
+	l := &Listener{
+		o: *o, log: o.Logger, clock: clock{time.Now()},
+		lns: map[net.Listener]bool{}, opening: map[net.Conn]struct{}{}, plain: map[*Conn]struct{}{},
+	}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	l.o.Expiry = orDefault(o.Expiry, DefaultExpiry)
+	l.o.HandshakeTimeout = orDefault(o.HandshakeTimeout, DefaultHandshakeTimeout)
+	l.slots = make(chan struct{}, orDefault(o.MaxHandshakes, DefaultMaxHandshakes))
+	sessions := orDefault(o.MaxSessions, DefaultMaxSessions)
+	l.table = session.NewTable[*sess](session.TableConfig{
+		MaxSessions: sessions, MaxDetached: orDefault(o.MaxDetached, sessions), MaxTombstones: tombstonesPerSession * sessions,
+		Expiry: l.o.Expiry,
+	})
+	l.budget = session.NewBudget(uint64(orDefault(o.Memory, DefaultMemory)))
+	l.cfg = o.config()
+	l.cfg.Expiry = l.o.Expiry
+	l.cfg.Reserve = l.reserve
+	if _, err := rand.Read(l.instance[:]); err != nil {
+		panic(err) // crypto/rand does not fail
+	}
+	l.Add(ln)
+	return l
+}
+
+func (l *Listener) reserve(n int64) bool {
+	l.bmu.Lock()
+	defer l.bmu.Unlock()
+	if n < 0 {
+		l.budget.Release(uint64(-n))
+		return true
+	}
+	return l.budget.Reserve(uint64(n))
+}
+
+// Add makes l accept from ln too, which then belongs to it. On a Listener that was closed or shut down it closes ln.
+func (l *Listener) Add(ln net.Listener) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.draining || l.closed {
+		_ = ln.Close()
+		return
+	}
+	l.lns[ln] = true
+	l.wg.Go(func() { l.acceptFrom(ln) })
+}
+
+// Addr returns the address of the first net.Listener that is still open; nil if there is none.
+func (l *Listener) Addr() net.Addr {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for ln := range l.lns {
+		return ln.Addr()
+	}
+	return nil
+}
+
+// Accept returns the next session, or plain connection, that a peer has begun. It blocks until there is one, ctx ends, or
+// the Listener does: then the error is ErrClosed, or, if there is no net.Listener left, what the last of them said.
+//
+// A Conn of a session that was accepted belongs to the caller, and lives on when the Listener is closed only as long as
+// its connection does.
+func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	l.mu.Lock()
+	for {
+		if len(l.backlog) > 0 {
+			c := l.backlog[0]
+			l.backlog[0] = nil
+			l.backlog = l.backlog[1:]
+			delete(l.plain, c)
+			l.mu.Unlock()
+			return c, nil
+		}
+		if l.err != nil {
+			defer l.mu.Unlock()
+			return nil, l.err
+		}
+		arrived := l.arrived.wait()
+		l.mu.Unlock()
+		select {
+		case <-arrived:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		l.mu.Lock()
+	}
+}
+
+// acceptFrom takes connections from ln until it ends.
+func (l *Listener) acceptFrom(ln net.Listener) {
+	for {
+		l.slots <- struct{}{}
+		nc, err := ln.Accept()
+		if err != nil {
+			<-l.slots
+			l.lost(ln, err)
+			return
+		}
+		l.mu.Lock()
+		if l.closed {
+			l.mu.Unlock()
+			<-l.slots
+			closeNow(nc)
+			continue
+		}
+		l.opening[nc] = struct{}{}
+		l.wg.Go(func() { l.handshake(nc) })
+		l.mu.Unlock()
+	}
+}
+
+// lost takes the end of a net.Listener.
+func (l *Listener) lost(ln net.Listener, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.lns, ln)
+	_ = ln.Close()
+	if len(l.lns) == 0 && l.err == nil && !l.draining {
+		l.err = fmt.Errorf("reconnect: accepting: %w", err)
+		l.arrived.broadcast()
+	}
+}
+
+// offer lets Accept return c. l.mu is held. It returns false if too many wait.
+func (l *Listener) offer(c *Conn) bool {
+	if len(l.backlog) >= maxBacklog {
+		return false
+	}
+	l.backlog = append(l.backlog, c)
+	l.arrived.broadcast()
+	return true
+}
+
+// opened ends a handshake.
+func (l *Listener) opened(nc net.Conn) {
+	l.mu.Lock()
+	delete(l.opening, nc)
+	l.mu.Unlock()
+	<-l.slots
+}
+
+// Close ends the Listener at once: it accepts no more, refuses handshakes under way, and gives up all sessions, accepted
+// or not. Plain connections that were accepted are left alone. It waits until no goroutine of its own is left but for
+// callbacks. Accept returns ErrClosed.
+func (l *Listener) Close() error {
+	l.mu.Lock()
+	l.closed, l.draining = true, true
+	l.err = ErrClosed
+	l.arrived.broadcast()
+	for ln := range l.lns {
+		_ = ln.Close()
+	}
+	for nc := range l.opening {
+		closeNow(nc)
+	}
+	plain := l.plain
+	l.plain = map[*Conn]struct{}{}
+	l.backlog = nil
+	var all []*sess
+	for _, s := range l.table.All() {
+		all = append(all, s)
+	}
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	l.mu.Unlock()
+	for c := range plain {
+		_ = c.CloseNow()
+	}
+	for _, s := range all {
+		s.shutdown()
+	}
+	l.wg.Wait()
+	return nil
+}
+
+// Shutdown ends the Listener in good order. It takes no new sessions and no plain connections from now on, tells the
+// dialers of all sessions to go away, and waits until the sessions have ended; those that lose their connection may
+// still resume. When ctx ends first, it closes the rest, and returns ctx's cause. In the end it is closed.
+//
+// Dialers come back no earlier than delay + a random part of spread from now.
+func (l *Listener) Shutdown(ctx context.Context, delay, spread time.Duration) error {
+	l.mu.Lock()
+	l.draining = true
+	var all []*sess
+	for _, s := range l.table.All() {
+		all = append(all, s)
+	}
+	if l.err == nil {
+		l.err = ErrClosed
+		l.arrived.broadcast()
+	}
+	l.drainDelay, l.drainSpread = delay, spread
+	l.mu.Unlock()
+	for _, s := range all {
+		s.mu.Lock()
+		s.m.Goaway(delay, spread)
+		s.settle(false)
+	}
+	var err error
+	for _, s := range all {
+		select {
+		case <-s.over:
+			continue
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		break
+	}
+	return errors.Join(err, l.Close())
+}
