@@ -34,10 +34,9 @@ func (l *sendLog) check() error {
 	before := func(a, b Position) bool { return a.N <= b.N && a.B <= b.B }
 	final := l.final()
 	switch {
-	case !before(l.base, final), !before(l.unsent, final), !before(l.max, final):
-		return fmt.Errorf("base %v, unsent %v, max %v, the end %v", l.base, l.unsent, l.max, final)
-	case !before(l.base, l.max), !before(l.unsent, l.max):
-		return fmt.Errorf("base %v, unsent %v, max %v: out of order", l.base, l.unsent, l.max)
+	case !before(l.base, l.unsent), !before(l.unsent, l.sent), !before(l.sent, l.max), !before(l.max, final):
+		return fmt.Errorf("base %v, unsent %v, sent %v, max %v, the end %v: out of order",
+			l.base, l.unsent, l.sent, l.max, final)
 	case l.pinned && l.pin > l.max.B:
 		return fmt.Errorf("pin %d beyond max %v", l.pin, l.max)
 	}

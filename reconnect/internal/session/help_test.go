@@ -63,6 +63,15 @@ func (p *pair) back() {
 	p.read(p.d, p.dr, &p.toD, &p.errD)
 }
 
+// settle runs until everything is acknowledged that will be.
+func (p *pair) settle() {
+	p.run()
+	p.now += p.d.cfg.AckDelay
+	require.False(p.t, p.d.Tick(p.now))
+	require.False(p.t, p.l.Tick(p.now))
+	p.run()
+}
+
 // frame is a frame that was pulled. The kind of a data frame is kindData.
 type frame struct {
 	kind Kind

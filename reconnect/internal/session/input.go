@@ -260,7 +260,7 @@ func (s *Session) skipCame(now time.Duration, length uint64) error {
 // heard takes a status.
 func (s *Session) heard(now time.Duration, st *Status) error {
 	r := &s.recv
-	sent := st.Sent.add(r.origin)
+	sent := st.Sent.after(r.origin)
 	if sent != r.here {
 		inReplay := sent.N > r.here.N && sent.B > r.here.B && sent.N <= r.arrived.N && sent.B <= r.arrived.B &&
 			(sent.N < r.arrived.N || sent == r.arrived)
@@ -269,7 +269,7 @@ func (s *Session) heard(now time.Duration, st *Status) error {
 		}
 		r.here = sent
 	}
-	received := st.Received.add(s.log.origin)
+	received := st.Received.after(s.log.origin)
 	if err := s.acknowledged(now, received); err != nil {
 		return err
 	}
@@ -281,8 +281,8 @@ func (s *Session) heard(now time.Duration, st *Status) error {
 func (s *Session) has(p Position) error {
 	l := &s.log
 	switch {
-	case p.N > l.max.N || p.N == l.max.N && p.B != l.max.B:
-		return s.broke("an acknowledgement", p, "at most "+l.max.String(), "R-106")
+	case p.N > l.sent.N || p.N == l.sent.N && p.B != l.sent.B:
+		return s.broke("an acknowledgement", p, "at most "+l.sent.String(), "R-106")
 	case p.N >= l.base.N && !l.edge(p):
 		return s.broke("an acknowledgement", p, "the end of a datagram", "R-106")
 	}
@@ -375,10 +375,10 @@ func (s *Session) resumed(now time.Duration, a *Resumed, frame []byte) error {
 
 // answer takes what WELCOME and RESUMED have in common.
 func (s *Session) answer(now time.Duration, st *Status, expiry uint32, resumed bool) error {
-	if sent := st.Sent.add(s.recv.origin); sent != s.recv.here {
+	if sent := st.Sent.after(s.recv.origin); sent != s.recv.here {
 		return s.fail(s.broke("the position that was sent", sent, s.recv.here.String(), "R-122"))
 	}
-	has := st.Received.add(s.log.origin)
+	has := st.Received.after(s.log.origin)
 	err := s.has(has)
 	if err == nil && has.N < s.log.base.N {
 		err = s.broke("the position that has arrived", has, "at least "+s.log.base.String(), "R-122")
@@ -409,7 +409,7 @@ func (s *Session) reject(now time.Duration, r *Reject) error {
 		return err
 	}
 	if r.Flags&FlagReceivedKnown != 0 && s.peerFlags&FlagConsumed == 0 {
-		if p := r.Received.add(s.log.origin); s.has(p) == nil {
+		if p := r.Received.after(s.log.origin); s.has(p) == nil {
 			_ = s.acknowledged(now, p) // checked
 		}
 	}
@@ -463,7 +463,7 @@ func (s *Session) tooFar() error {
 // Renew makes a lost session of a dialer a new one, with what is unconfirmed, and reports whether it could: not if one
 // of the streams has ended. It reads 80 bytes from rand. The counts that the application sees go on.
 func (s *Session) Renew(rand io.Reader) (bool, error) {
-	if s.role != Dialer || s.state != Ended || s.recv.fin || s.stopped {
+	if s.role != Dialer || s.state != Ended || s.recv.fin || s.stopped || s.finAcked {
 		return false, nil
 	}
 	if err := s.identity(rand); err != nil {
@@ -475,23 +475,23 @@ func (s *Session) Renew(rand io.Reader) (bool, error) {
 	}
 	s.redelivered = l.max.N - l.base.N
 	l.origin = l.base.sub(s.cfg.Start)
+	l.unsent, l.sent = l.base, l.base
 	s.credit = plus(l.base.B, InitialCredit)
-	s.finAcked = false
 
 	r.origin = r.arrived.sub(s.cfg.Start)
 	r.here = r.arrived
 	r.credit = r.arrived.B
+	for i := range r.queue {
+		r.queue[i].old = true
+	}
 	for _, z := range r.sizes {
 		if !z.skip {
 			r.stale++
 		}
 	}
 	r.sizes, r.done = nil, r.arrived
-	r.unstated = 0
-	if s.cfg.Reserve != nil {
-		r.window = s.cfg.MinWindow
-		r.reserved = r.window
-	}
+	r.unstated, r.used = 0, false
+	r.window, r.reserved = s.cfg.MinWindow, s.cfg.MinWindow
 
 	s.state, s.err = New, nil
 	s.peerMax, s.peerFlags = math.MaxUint32, 0
@@ -514,7 +514,7 @@ func (s *Session) Take() (Run, bool) {
 		first := r.taken.N
 		length := uint64(len(q.raw)) + q.skip
 		r.taken = r.taken.add(Position{uint64(q.n), length})
-		s.remember(q, first)
+		s.remember(q)
 		s.widen()
 		if q.skip > 0 {
 			continue
@@ -530,14 +530,14 @@ func (s *Session) Take() (Run, bool) {
 }
 
 // remember notes what the application has to finish with.
-func (s *Session) remember(q queued, first uint64) {
+func (s *Session) remember(q queued) {
 	r := &s.recv
 	if !s.cfg.Consumed {
 		r.done = r.taken
 		s.finish()
 		return
 	}
-	if old := r.origin.N + s.cfg.Start.N; first < old {
+	if q.old {
 		if q.skip == 0 {
 			r.stale += q.n
 		}

@@ -33,8 +33,8 @@ type segment struct {
 // sendLog holds the frames that were accepted and not acknowledged, encoded once, in the order of their numbers. It is
 // the only source of what is written: a replay is the cursor moved back, so that new can never overtake old.
 //
-// Invariants: base <= unsent <= max <= end, as positions in both parts, but for the end of the stream: it counts one
-// after end, and base, unsent and max may be there once fin is set. The segments cover [base, end) without gaps; the
+// Invariants: base <= unsent <= sent <= max <= end, as positions in both parts, but for the end of the stream: it counts
+// one after end, and the others may be there once fin is set. The segments cover [base, end) without gaps; the
 // first holds base's byte. Nothing is freed that lies at or behind pin while pinned.
 type sendLog struct {
 	mem  Memory
@@ -43,7 +43,8 @@ type sendLog struct {
 	origin Position // what the wire calls (0, 0)
 	base   Position // acknowledged up to here
 	unsent Position // the next to be written on this connection
-	max    Position // the furthest that was ever given out for writing
+	sent   Position // the furthest that was given out for writing in this session
+	max    Position // the furthest that ever was, in an earlier session too, which Renew took this one from
 	end    Position // accepted up to here
 	fin    bool     // no more is accepted: the end of the stream has the number after end
 
@@ -187,7 +188,7 @@ func (l *sendLog) from(b uint64) Position {
 // edge reports whether p is the end of a frame, of the stream, or the beginning of the log.
 func (l *sendLog) edge(p Position) bool {
 	switch {
-	case p == l.base || p == l.max || p == l.final():
+	case p == l.base || p == l.sent || p == l.final():
 		return true
 	case p.N > l.end.N || p.B < l.base.B || p.B > l.end.B:
 		return false
@@ -276,6 +277,9 @@ func (l *sendLog) give(vec [][]byte, credit, size uint64, upTo Position) [][]byt
 // advance moves the cursor forward.
 func (l *sendLog) advance(to Position) {
 	l.unsent = to
+	if l.sent.N < to.N {
+		l.sent = to
+	}
 	if l.max.N < to.N {
 		l.max = to
 	}

@@ -35,7 +35,7 @@ func TestR109AckWithData(t *testing.T) {
 		p.now += s.cfg.AckDelay / 2
 		s.credit = s.log.unsent.B
 		p.send(s, "y")
-		require.False(t, s.Pulls(p.now))
+		require.False(t, s.Pulls())
 		require.Empty(t, p.pull(s))
 		s.credit++
 		require.Equal(t, []Kind{KindAck, kindData}, kindsOf(p.pull(s)))

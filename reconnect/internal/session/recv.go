@@ -33,6 +33,7 @@ type queued struct {
 	n    int
 	own  bool   // raw is nobody else's, so that it may be appended to
 	skip uint64 // the length of skipped datagrams; raw is empty then
+	old  bool   // of an earlier session: nobody waits for an acknowledgement of it
 }
 
 // recvSide is the peer's stream: what has arrived, what was taken, what was promised.
@@ -73,7 +74,7 @@ type size struct {
 // push queues datagrams. raw is whole frames, n of them.
 func (r *recvSide) push(raw []byte, n int) {
 	r.waiting += uint64(len(raw))
-	if i := len(r.queue) - 1; i >= smallRuns && r.queue[i].skip == 0 && len(r.queue[i].raw)+len(raw) <= shortRun {
+	if i := len(r.queue) - 1; i >= smallRuns && r.queue[i].skip == 0 && !r.queue[i].old && len(r.queue[i].raw)+len(raw) <= shortRun {
 		// What waits for long must not keep a slab for each few bytes.
 		last := &r.queue[i]
 		if !last.own {
@@ -90,7 +91,7 @@ func (r *recvSide) push(raw []byte, n int) {
 
 // pushSkip queues a datagram that was skipped.
 func (r *recvSide) pushSkip(length uint64) {
-	if i := len(r.queue) - 1; i >= 0 && r.queue[i].skip > 0 {
+	if i := len(r.queue) - 1; i >= 0 && r.queue[i].skip > 0 && !r.queue[i].old {
 		r.queue[i].n++
 		r.queue[i].skip += length
 		return
@@ -130,6 +131,12 @@ func lastBegin(raw []byte) uint64 {
 }
 
 func (p Position) String() string { return fmt.Sprintf("(%d, %d)", p.N, p.B) }
+
+// after is add for positions of the wire, where a forged one must not come out as a small one: the largest stands for
+// what is larger.
+func (p Position) after(origin Position) Position {
+	return Position{plus(p.N, origin.N), plus(p.B, origin.B)}
+}
 
 func (p Position) add(q Position) Position { return Position{p.N + q.N, p.B + q.B} }
 func (p Position) sub(q Position) Position { return Position{p.N - q.N, p.B - q.B} }

@@ -170,7 +170,7 @@ func (s *Session) init(cfg Config, role Role) {
 // rebase makes both streams begin at start.
 func (s *Session) rebase(start Position) {
 	l, r := &s.log, &s.recv
-	l.base, l.unsent, l.max, l.end = start, start, start, start
+	l.base, l.unsent, l.sent, l.max, l.end = start, start, start, start, start
 	r.arrived, r.here, r.taken, r.done = start, start, start, start
 }
 
@@ -382,7 +382,7 @@ func (s *Session) Resume(now time.Duration, r *Resume, frame, exporter []byte) e
 }
 
 func (s *Session) resumeAt(now time.Duration, r *Resume) error {
-	begin, has := r.Sent.add(s.recv.origin), r.Received.add(s.log.origin)
+	begin, has := r.Sent.after(s.recv.origin), r.Received.after(s.log.origin)
 	switch {
 	case begin.N > s.recv.arrived.N || begin.B > s.recv.arrived.B:
 		return s.broke("RESUME, sent", begin, "at most "+s.recv.arrived.String(), "R-122")
@@ -475,7 +475,7 @@ func (s *Session) Append(now time.Duration, d datagram.Datagram, deadline time.D
 	if l.base == l.end {
 		s.waitSince = now
 	}
-	if deadline != 0 {
+	if deadline != 0 && n <= math.MaxUint32 { // SKIP has no room for more
 		l.marks = append(l.marks, mark{at: l.end, length: uint32(n), deadline: deadline})
 	}
 	l.append(d)
@@ -562,6 +562,29 @@ func (s *Session) Acked() uint64 { return s.log.base.N }
 // Accepted returns how many datagrams were accepted.
 func (s *Session) Accepted() uint64 { return s.log.end.N }
 
+// Idle reports whether everything that was accepted is acknowledged, but for the end of the stream.
+func (s *Session) Idle() bool { return s.log.base == s.log.end }
+
+// Pending returns how many bytes of datagrams were accepted and not pulled on this connection.
+func (s *Session) Pending() uint64 { return s.log.end.B - s.log.unsent.B }
+
+// Stopped reports whether the peer takes no more.
+func (s *Session) Stopped() bool { return s.stopped }
+
+// Oldest returns for how long something has been unconfirmed and nothing of it acknowledged; 0 if nothing is.
+func (s *Session) Oldest(now time.Duration) time.Duration {
+	if !s.unconfirmed() {
+		return 0
+	}
+	return now - s.waitSince
+}
+
+// Arrived returns how many datagrams have arrived, since the beginning; the end of the stream counts as one.
+func (s *Session) Arrived() uint64 { return s.recv.arrived.N }
+
+// ArrivedOnWire returns the position up to which the peer's stream has arrived, as REJECT states it.
+func (s *Session) ArrivedOnWire() Position { return s.recv.arrived.sub(s.recv.origin) }
+
 // Finished reports whether this side's stream has ended: acknowledged to its end, or stopped by the peer.
 func (s *Session) Finished() bool { return s.finAcked || s.stopped }
 
@@ -642,7 +665,7 @@ func (s *Session) answered() bool {
 }
 
 // Pulls reports whether Pull would give something.
-func (s *Session) Pulls(now time.Duration) bool {
+func (s *Session) Pulls() bool {
 	if s.state == Ended {
 		return s.closeDue
 	}

@@ -30,7 +30,7 @@ type Value struct {
 	PeerCredit           uint64
 	Stopped, FinAcked    bool
 	SendOrigin           Position
-	Base, Max, End       Position
+	Base, Sent, Max, End Position
 	Fin                  bool
 	Log                  []byte // the frames from Base to End
 	Marks                []ValueMark
@@ -57,6 +57,7 @@ type ValueRun struct {
 	Raw  []byte
 	N    int
 	Skip uint64
+	Old  bool // of an earlier session
 }
 
 // ValueSize is a datagram that the application has not finished with.
@@ -75,7 +76,7 @@ func (s *Session) Export(now time.Duration) (*Value, error) {
 		Role: s.role, Confirmed: s.Confirmed(), ID: s.id, Public: s.public, Peer: s.peer, Secret: s.secret, Link: s.link,
 		Keys: s.keys, Instance: s.instance, Epoch: s.epoch, Redelivered: s.redelivered, PeerMax: s.peerMax,
 		PeerFlags: s.peerFlags, Expiry: s.expiry, Stats: s.stats, Longest: s.longest, PeerCredit: s.credit,
-		Stopped: s.stopped, FinAcked: s.finAcked, SendOrigin: l.origin, Base: l.base, Max: l.max, End: l.end, Fin: l.fin,
+		Stopped: s.stopped, FinAcked: s.finAcked, SendOrigin: l.origin, Base: l.base, Sent: l.sent, Max: l.max, End: l.end, Fin: l.fin,
 		ReceiveOrigin: r.origin, Arrived: r.arrived, Taken: r.taken, Done: r.done, ReceiveFin: r.fin,
 		ReceiveStopped: r.stopped, Window: r.window, Credit: r.credit, Stale: r.stale,
 	}
@@ -89,7 +90,7 @@ func (s *Session) Export(now time.Duration) (*Value, error) {
 		v.Marks = append(v.Marks, ValueMark{At: m.at, Length: m.length, Left: m.deadline - now, Skipped: m.skipped})
 	}
 	for _, q := range r.queue {
-		v.Queue = append(v.Queue, ValueRun{Raw: append([]byte(nil), q.raw...), N: q.n, Skip: q.skip})
+		v.Queue = append(v.Queue, ValueRun{Raw: append([]byte(nil), q.raw...), N: q.n, Skip: q.skip, Old: q.old})
 	}
 	for _, z := range r.sizes {
 		v.Sizes = append(v.Sizes, ValueSize{Length: z.length, Skip: z.skip})
@@ -118,7 +119,7 @@ func Restore(now time.Duration, cfg Config, v *Value) (*Session, error) {
 	s.credit, s.stopped, s.finAcked = v.PeerCredit, v.Stopped, v.FinAcked
 	s.welcomed = s.private == nil
 
-	l.origin, l.base, l.unsent, l.max, l.end = v.SendOrigin, v.Base, v.Base, v.Base, v.Base
+	l.origin, l.base, l.unsent, l.end = v.SendOrigin, v.Base, v.Base, v.Base
 	for log := v.Log; len(log) > 0; {
 		d, rest, err := datagram.Parse(log)
 		if err != nil {
@@ -130,7 +131,7 @@ func Restore(now time.Duration, cfg Config, v *Value) (*Session, error) {
 	if l.end.B != v.End.B || !v.Fin && l.end.N != v.End.N {
 		return nil, fmt.Errorf("session: restoring the log: it ends at %v, expected %v", l.end, v.End)
 	}
-	l.end, l.max, l.fin = v.End, v.Max, v.Fin
+	l.end, l.sent, l.max, l.fin = v.End, v.Sent, v.Max, v.Fin
 	for _, m := range v.Marks {
 		l.marks = append(l.marks, mark{at: m.At, length: m.Length, deadline: now + m.Left, skipped: m.Skipped})
 	}
@@ -140,7 +141,7 @@ func Restore(now time.Duration, cfg Config, v *Value) (*Session, error) {
 	r.window, r.credit = max(cfg.MinWindow, min(v.Window, cfg.MaxWindow)), v.Credit
 	r.reserved = r.window
 	for _, q := range v.Queue {
-		r.queue = append(r.queue, queued{raw: append([]byte(nil), q.Raw...), n: q.N, skip: q.Skip})
+		r.queue = append(r.queue, queued{raw: append([]byte(nil), q.Raw...), n: q.N, skip: q.Skip, old: q.Old})
 		r.waiting += uint64(len(q.Raw))
 	}
 	for _, z := range v.Sizes {
