@@ -48,12 +48,13 @@ func (s *Session) Data(now time.Duration, run datagram.Run) error {
 		if raw, dropped = cut(raw, again); r.here.B > math.MaxUint64-dropped {
 			return s.tooFar()
 		}
-		r.here = r.here.add(Position{again, dropped})
+		to := r.here.add(Position{again, dropped})
+		if to.N == r.arrived.N && to.B != r.arrived.B || to.B > r.arrived.B {
+			return s.fail(s.broke("a replay, its position", to, r.arrived.String(), "R-123"))
+		}
+		r.here = to
 		n -= again
 		s.stats.Duplicates += again
-		if r.here.N == r.arrived.N && r.here.B != r.arrived.B || r.here.B > r.arrived.B {
-			return s.fail(s.broke("a replay, its position", r.here, r.arrived.String(), "R-123"))
-		}
 	}
 	if n == 0 {
 		return nil
@@ -199,8 +200,8 @@ func (s *Session) finCame() error {
 	r := &s.recv
 	switch {
 	case r.here.N < r.arrived.N:
-		if !r.fin || r.here.N != r.arrived.N-1 {
-			return s.fail(s.broke("FIN", r.here, "at "+r.arrived.String()+" or behind", "R-124"))
+		if end := (Position{r.arrived.N - 1, r.arrived.B}); !r.fin || r.here != end {
+			return s.fail(s.broke("a replayed FIN", r.here, "none before "+end.String(), "R-124"))
 		}
 		r.here.N++
 	case r.fin:
@@ -234,15 +235,15 @@ func (s *Session) skipCame(now time.Duration, length uint64) error {
 	switch {
 	case to.N < r.here.N || to.B < r.here.B:
 		return s.tooFar()
+	case r.fin && to.N >= r.arrived.N:
+		return s.fail(s.broke("SKIP", r.here, "none behind the end of the stream", "R-124"))
 	case r.here.N < r.arrived.N:
-		r.here = to
-		s.stats.Duplicates++
-		if to.N > r.arrived.N || to.B > r.arrived.B || to.N == r.arrived.N && to.B != r.arrived.B {
+		if to.B > r.arrived.B || to.N == r.arrived.N && to.B != r.arrived.B {
 			return s.fail(s.broke("a replay, its position", to, r.arrived.String(), "R-123"))
 		}
+		r.here = to
+		s.stats.Duplicates++
 		return nil
-	case r.fin:
-		return s.fail(s.broke("SKIP", r.here, "none behind the end of the stream", "R-124"))
 	case r.here.B >= r.credit && !r.stopped:
 		return s.fail(s.broke("SKIP, where it begins", r.here.B, fmt.Sprintf("below the credit %d", r.credit), "R-131"))
 	}
@@ -262,9 +263,9 @@ func (s *Session) heard(now time.Duration, st *Status) error {
 	r := &s.recv
 	sent := st.Sent.after(r.origin)
 	if sent != r.here {
-		inReplay := sent.N > r.here.N && sent.B > r.here.B && sent.N <= r.arrived.N && sent.B <= r.arrived.B &&
-			(sent.N < r.arrived.N || sent == r.arrived)
-		if !inReplay {
+		inReplay := r.here.N < sent.N && r.here.B < sent.B && sent.N < r.arrived.N && sent.B <= r.arrived.B
+		atArrived := r.here.N < sent.N && sent == r.arrived // no byte more, if only FIN is between
+		if !inReplay && !atArrived {
 			return s.broke("the position that was sent", sent, r.here.String(), "R-105")
 		}
 		r.here = sent
@@ -623,6 +624,9 @@ func (s *Session) Readable() bool { return len(s.recv.queue) > 0 }
 // learns of new credit.
 func (s *Session) widen() {
 	r := &s.recv
+	if s.state == Ended {
+		return // it has promised nothing any more
+	}
 	if r.used && r.waiting <= r.window/4 {
 		r.used = false
 		more := min(r.window, s.cfg.MaxWindow-r.window)
