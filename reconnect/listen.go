@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/towline-mq/towline/reconnect/internal/session"
@@ -35,7 +36,8 @@ type Listener struct {
 	opening                 map[net.Conn]struct{} // handshakes under way
 	plain                   map[*Conn]struct{}    // not accepted yet
 	backlog                 []*Conn
-	arrived                 signal // backlog, err
+	arrived                 signal        // backlog, err
+	shut                    chan struct{} // closed when closed is set
 	draining                bool
 	closed                  bool
 	drainDelay, drainSpread time.Duration // what dialers are told
@@ -73,7 +75,7 @@ func NewListener(ln net.Listener, o *ListenOptions) *Listener {
 	}
 	l := &Listener{
 		o: *o, log: o.Logger, clock: clock{time.Now()},
-		lns: map[net.Listener]bool{}, opening: map[net.Conn]struct{}{}, plain: map[*Conn]struct{}{},
+		shut: make(chan struct{}), lns: map[net.Listener]bool{}, opening: map[net.Conn]struct{}{}, plain: map[*Conn]struct{}{},
 	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
@@ -165,14 +167,20 @@ func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
 
 // acceptFrom takes connections from ln until it ends.
 func (l *Listener) acceptFrom(ln net.Listener) {
+	wait := minAcceptWait
 	for {
 		l.slots <- struct{}{}
 		nc, err := ln.Accept()
 		if err != nil {
 			<-l.slots
+			if l.passes(err, wait) {
+				wait = min(2*wait, maxAcceptWait)
+				continue
+			}
 			l.lost(ln, err)
 			return
 		}
+		wait = minAcceptWait
 		l.mu.Lock()
 		if l.closed {
 			l.mu.Unlock()
@@ -183,6 +191,29 @@ func (l *Listener) acceptFrom(ln net.Listener) {
 		l.opening[nc] = struct{}{}
 		l.wg.Go(func() { l.handshake(nc) })
 		l.mu.Unlock()
+	}
+}
+
+// How long to wait before another Accept after one that failed for a while.
+const (
+	minAcceptWait = 5 * time.Millisecond
+	maxAcceptWait = time.Second
+)
+
+// passes waits, and returns true, if err is of the kind that passes, such as too many open files.
+func (l *Listener) passes(err error, wait time.Duration) bool {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) || !errno.Temporary() {
+		return false
+	}
+	l.log.Warn("accepting failed, and is tried again", slog.Any("reason", err), slog.Duration("wait", wait))
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-l.shut:
+		return false
 	}
 }
 
@@ -221,6 +252,9 @@ func (l *Listener) opened(nc net.Conn) {
 // callbacks. Accept returns ErrClosed.
 func (l *Listener) Close() error {
 	l.mu.Lock()
+	if !l.closed {
+		close(l.shut)
+	}
 	l.closed, l.draining = true, true
 	l.err = ErrClosed
 	l.arrived.broadcast()
