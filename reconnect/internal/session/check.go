@@ -12,7 +12,7 @@ func (s *Session) check() error {
 	}
 	l, r := &s.log, &s.recv
 	switch {
-	case !s.state.attached() && (s.first != nil || s.greeting != nil):
+	case !s.state.attached() && (s.first != nil && !s.closeDue || s.greeting != nil):
 		return fmt.Errorf("%v with something to say first", s.state)
 	case s.finAcked && l.base != l.final():
 		return fmt.Errorf("the end is acknowledged, and base %v is before %v", l.base, l.final())
@@ -40,7 +40,7 @@ func (l *sendLog) check() error {
 	case l.pinned && l.pin > l.max.B:
 		return fmt.Errorf("pin %d beyond max %v", l.pin, l.max)
 	}
-	if l.base.B == l.end.B {
+	if l.gone || l.base.B == l.end.B {
 		if len(l.segs) > 0 && !l.pinned {
 			return fmt.Errorf("%d segments for nothing", len(l.segs))
 		}
@@ -115,9 +115,16 @@ func (r *recvSide) check(consumed bool) error {
 		return nil
 	}
 	n, b = r.done.N, r.done.B
+	open := 0
 	for _, z := range r.sizes {
 		n++
 		b += z.length
+		if !z.skip {
+			open++
+		}
+	}
+	if open != r.open {
+		return fmt.Errorf("%d datagrams to finish with, counted %d", open, r.open)
 	}
 	if taken := r.taken; r.done != r.arrived && before(r.done, taken) && (n != taken.N || b != taken.B) {
 		return fmt.Errorf("done and sizes reach (%d, %d), taken is %v", n, b, taken)

@@ -175,3 +175,7 @@ func (p *pair) broken(s *Session, err error, rule string) {
 	require.Equal(p.t, CloseProtocol, c.Reason)
 	require.Empty(p.t, p.pull(s), "CLOSE is said once")
 }
+
+func runDatagram(payload string) datagram.Datagram {
+	return datagram.Datagram{Recipient: 1, Payload: []byte(payload)}
+}

@@ -15,7 +15,9 @@ func (s *Session) Read(now time.Duration, whole bool) {
 	if !s.state.attached() {
 		return
 	}
-	s.lastRead, s.pinged = now, false
+	if whole || s.answered() { // a dialer waits for the whole answer
+		s.lastRead, s.pinged = now, false
+	}
 	if !whole && s.partialAt == 0 {
 		s.partialAt = now + partialAfter
 	}
@@ -24,7 +26,7 @@ func (s *Session) Read(now time.Duration, whole bool) {
 // Bad ends the session because of err: the stream of its connection broke the framing.
 func (s *Session) Bad(err error) error {
 	if s.state.attached() {
-		s.fail(&ProtocolError{Role: s.role, State: s.state, Err: err})
+		return s.fail(&ProtocolError{Role: s.role, State: s.state, Err: err})
 	}
 	return s.err
 }
@@ -226,6 +228,7 @@ func (s *Session) finCame() error {
 func (s *Session) finish() {
 	if r := &s.recv; r.fin && r.done.N == r.arrived.N-1 {
 		r.done = r.arrived
+		s.closing()
 	}
 }
 
@@ -354,8 +357,9 @@ func (s *Session) welcome(now time.Duration, w *Welcome, frame []byte) error {
 	}
 	if s.longest > uint64(w.MaxPayload) {
 		// Accepted before anybody could know. It will never be taken.
-		s.fail(&datagram.FrameError{Err: datagram.ErrTooLarge, Sending: true, Value: s.longest, Limit: uint64(w.MaxPayload)})
-		return s.err
+		return s.fail(&datagram.FrameError{
+			Err: datagram.ErrTooLarge, Sending: true, Value: s.longest, Limit: uint64(w.MaxPayload),
+		})
 	}
 	s.keys, s.peer, s.instance, s.private = keys, w.PublicKey, w.Instance, nil
 	s.peerMax, s.peerFlags, s.welcomed = w.MaxPayload, w.Flags, true
@@ -441,10 +445,18 @@ func (s *Session) end(err error) {
 
 // fail ends the session for a fault of the peer's, which a last CLOSE tells it.
 func (s *Session) fail(err error) error {
-	tell := s.answered()
-	s.end(err)
-	s.closeDue, s.closeReason = tell, CloseProtocol
+	s.farewell(err, CloseProtocol)
 	return err
+}
+
+// farewell ends the session with a last CLOSE, if there is a connection that may carry one. A WELCOME or RESUMED that
+// was not pulled goes before it: without, the peer would not take it.
+func (s *Session) farewell(err error, reason CloseReason) {
+	tell, first := s.answered(), s.first
+	s.end(err)
+	if tell {
+		s.first, s.closeDue, s.closeReason = first, true, reason
+	}
 }
 
 func (s *Session) broke(what string, got any, expected, rule string) error {
@@ -462,9 +474,9 @@ func (s *Session) tooFar() error {
 }
 
 // Renew makes a lost session of a dialer a new one, with what is unconfirmed, and reports whether it could: not if one
-// of the streams has ended. It reads 80 bytes from rand. The counts that the application sees go on.
+// of the streams has ended, or after Release. It reads 80 bytes from rand. The counts that the application sees go on.
 func (s *Session) Renew(rand io.Reader) (bool, error) {
-	if s.role != Dialer || s.state != Ended || s.recv.fin || s.stopped || s.finAcked {
+	if s.role != Dialer || s.state != Ended || s.recv.fin || s.stopped || s.finAcked || s.log.gone {
 		return false, nil
 	}
 	if err := s.identity(rand); err != nil {
@@ -485,12 +497,8 @@ func (s *Session) Renew(rand io.Reader) (bool, error) {
 	for i := range r.queue {
 		r.queue[i].old = true
 	}
-	for _, z := range r.sizes {
-		if !z.skip {
-			r.stale++
-		}
-	}
-	r.sizes, r.done = nil, r.arrived
+	r.stale += r.open
+	r.sizes, r.open, r.done = nil, 0, r.arrived
 	r.unstated, r.used = 0, false
 	r.window, r.reserved = s.cfg.MinWindow, s.cfg.MinWindow
 
@@ -553,12 +561,15 @@ func (s *Session) remember(q queued) {
 			}
 			r.sizes = append(r.sizes, z)
 		}
-		s.advance()
+		if s.advance() > 0 {
+			s.ackDue = true
+		}
 		return
 	}
 	for raw := q.raw; len(raw) > 0; {
 		n := uint64(datagram.ParseHeader(raw).Size) + 4
 		r.sizes = append(r.sizes, size{length: n})
+		r.open++
 		raw = raw[n:]
 	}
 }
@@ -587,13 +598,7 @@ func (s *Session) Consume(now time.Duration, n int) bool {
 	if !s.cfg.Consumed {
 		return true
 	}
-	left := r.stale
-	for _, z := range r.sizes {
-		if !z.skip {
-			left++
-		}
-	}
-	if n < 0 || n > left {
+	if n < 0 || n > r.stale+r.open {
 		return false
 	}
 	var length uint64
@@ -606,6 +611,7 @@ func (s *Session) Consume(now time.Duration, n int) bool {
 		length += r.sizes[0].length
 		r.done = r.done.add(Position{1, r.sizes[0].length})
 		r.sizes = r.sizes[1:]
+		r.open--
 	}
 	length += s.advance()
 	if s.state.attached() && length > 0 {
@@ -630,7 +636,7 @@ func (s *Session) widen() {
 	if r.used && r.waiting <= r.window/4 {
 		r.used = false
 		more := min(r.window, s.cfg.MaxWindow-r.window)
-		if more > 0 && (s.cfg.Reserve == nil || s.cfg.Reserve(int64(more))) {
+		if more > 0 && s.cfg.reserve(more) {
 			r.window += more
 			r.reserved += more
 		}
@@ -685,17 +691,22 @@ func (s *Session) alive() (last, ping time.Duration) {
 	return s.lastRead, s.cfg.PingAfter
 }
 
+// silentAt returns when the silence has to be broken by a PING, or has been too long.
+func (s *Session) silentAt() (at, ping time.Duration) {
+	last, ping := s.alive()
+	if !s.pinged && s.answered() {
+		return last + ping, ping
+	}
+	return last + 2*ping, ping
+}
+
 // Deadline returns when to call Tick, if ever. It may come earlier after any other call, but for those that take signs
 // of life.
 func (s *Session) Deadline() (time.Duration, bool) {
 	if !s.state.attached() {
 		return 0, false
 	}
-	last, ping := s.alive()
-	at := last + 2*ping
-	if !s.pinged && s.answered() {
-		at = last + ping
-	}
+	at, _ := s.silentAt()
 	if s.recv.ackAt != 0 {
 		at = min(at, s.recv.ackAt)
 	}
@@ -718,19 +729,20 @@ func (s *Session) Tick(now time.Duration) (dead bool) {
 		s.partialAt = 0
 		s.ackDue = true
 	}
-	last, ping := s.alive()
-	late := now - (last + 2*ping)
-	switch {
-	case late > lateTimer:
+	at, ping := s.silentAt()
+	first := !s.pinged && s.answered()
+	switch late := now - at; {
+	case late < 0:
+	case late > lateTimer, first && late >= ping:
 		s.lastRead = now // it was this machine that slept
 		s.pingDue, s.pinged = s.answered(), true
-	case late >= 0:
-		return true
-	case !s.pinged && s.answered() && now >= last+ping:
+	case first:
 		s.pingDue, s.pinged = true, true
 		if !s.unconfirmed() {
 			s.narrow()
 		}
+	default:
+		return true
 	}
 	return false
 }

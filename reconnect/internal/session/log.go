@@ -47,6 +47,7 @@ type sendLog struct {
 	max    Position // the furthest that ever was, in an earlier session too, which Renew took this one from
 	end    Position // accepted up to here
 	fin    bool     // no more is accepted: the end of the stream has the number after end
+	gone   bool     // the segments are given back, but for what is pinned
 
 	pinned bool // a write of [pin, unsent) is under way
 	pin    uint64
@@ -212,6 +213,9 @@ func (l *sendLog) acknowledge(p Position) {
 // free gives back the segments that nobody needs.
 func (l *sendLog) free() {
 	upTo := l.base.B
+	if l.gone {
+		upTo = l.end.B
+	}
 	if l.pinned {
 		upTo = min(upTo, l.pin)
 	}
@@ -304,6 +308,9 @@ func (l *sendLog) expired(m *mark, now time.Duration) bool {
 // unconfirmed yields the datagrams that are accepted and not acknowledged, but for skipped ones, in order. Payloads are
 // copies.
 func (l *sendLog) unconfirmed(yield func(datagram.Datagram) bool) {
+	if l.gone {
+		return
+	}
 	m := 0
 	for p := l.base; p.N < l.end.N; {
 		i := l.find(p.B)
@@ -338,10 +345,6 @@ func (l *sendLog) bytes(i int, b, n uint64) []byte {
 
 // drop lets go of all memory. The positions stay.
 func (l *sendLog) drop() {
-	if !l.pinned {
-		for i := range l.segs {
-			l.mem.Put(l.segs[i].buf)
-		}
-	}
-	l.segs, l.marks = nil, nil
+	l.gone, l.marks = true, nil
+	l.free()
 }

@@ -86,7 +86,7 @@ func (p *pair) write(s *Session, to *bytes.Buffer) bool {
 	if s == nil {
 		return false
 	}
-	pulls := s.Pulls(p.now)
+	pulls := s.Pulls()
 	got := s.Pull(p.now, &out)
 	require.Equal(p.t, pulls, got, "Pulls and Pull agree")
 	for _, b := range out.Vec {

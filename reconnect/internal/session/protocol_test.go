@@ -65,7 +65,7 @@ func TestR124ReplayedFin(t *testing.T) {
 		"SKIP that is longer": {"R-123", func(p *pair, s *Session) error {
 			return p.hear(s, Control{Kind: KindSkip, Length: 80}, nil)
 		}},
-		"data in place of FIN": {"R-124", func(p *pair, s *Session) error { return p.data(s, "x", "y") }},
+		"data in place of FIN":   {"R-124", func(p *pair, s *Session) error { return p.data(s, "x", "y") }},
 		"data of another length": {"R-123", func(p *pair, s *Session) error { return p.data(s, "x", "") }},
 		"data that is longer":    {"R-123", func(p *pair, s *Session) error { return p.data(s, "much longer") }},
 		"data behind FIN": {"R-124", func(p *pair, s *Session) error {
@@ -144,4 +144,161 @@ func TestR123StatusInReplay(t *testing.T) {
 		s.recv.here = Position{}
 		require.NoError(t, p.hear(s, Control{Kind: KindAck}, func(st *Status) { st.Sent = Position{1, 0} }))
 	})
+}
+
+func TestR126ConsumedClose(t *testing.T) {
+	// A side that acknowledges what its application has finished with does not close before: its peer could not know.
+	for _, role := range []Role{Dialer, Listener} {
+		t.Run(role.String(), func(t *testing.T) {
+			p := livePairOf(t, func(d, l *Config) { d.Consumed, l.Consumed = role == Dialer, role == Listener })
+			s, peer := p.side(role), p.side(1-role)
+			p.send(peer, "x")
+			peer.Finish(p.now)
+			s.Finish(p.now)
+			p.settle()
+			require.False(t, s.Done())
+			require.Equal(t, Live, s.State())
+			p.connect()
+			p.settle()
+			require.Equal(t, Live, s.State())
+			require.True(t, s.Consume(p.now, 1))
+			p.settle()
+			require.Equal(t, Ended, s.State())
+			require.Equal(t, Ended, peer.State())
+			require.NoError(t, s.Err())
+			require.NoError(t, peer.Err())
+		})
+	}
+}
+
+func TestR107ConsumedIsAcknowledged(t *testing.T) {
+	for _, role := range []Role{Dialer, Listener} {
+		consumed := func(d, l *Config) { d.Consumed, l.Consumed = role == Dialer, role == Listener }
+		t.Run(role.String()+", while there was no connection", func(t *testing.T) {
+			p := livePairOf(t, consumed)
+			s, peer := p.side(role), p.side(1-role)
+			p.send(peer, "x")
+			p.settle()
+			require.EqualValues(t, 0, peer.Acked())
+			p.d.Detach()
+			p.l.Detach()
+			require.True(t, s.Consume(p.now, 1))
+			p.connect()
+			p.run()
+			require.EqualValues(t, 1, peer.Acked(), "the new connection begins with an ACK")
+		})
+		t.Run(role.String()+", what was skipped", func(t *testing.T) {
+			p := livePairOf(t, consumed)
+			peer := p.side(1 - role)
+			for range 2 {
+				require.NoError(t, peer.Append(0, runDatagram("late"), 1))
+			}
+			p.now = 2
+			p.run()
+			require.EqualValues(t, 2, peer.Acked())
+		})
+		t.Run(role.String()+", what was skipped in between", func(t *testing.T) {
+			p := livePairOf(t, consumed)
+			s, peer := p.side(role), p.side(1-role)
+			p.send(peer, "a")
+			p.run()
+			require.NoError(t, peer.Append(0, runDatagram("late"), 1))
+			p.send(peer, "b")
+			p.now = 2
+			p.settle()
+			require.EqualValues(t, 0, peer.Acked())
+			require.True(t, s.Consume(p.now, 1))
+			p.settle()
+			require.EqualValues(t, 2, peer.Acked())
+			require.False(t, s.Consume(p.now, 2))
+			require.False(t, s.Consume(p.now, -1))
+			require.True(t, s.Consume(p.now, 1))
+			p.settle()
+			require.EqualValues(t, 3, peer.Acked())
+		})
+	}
+	t.Run("before the dialer knew", func(t *testing.T) {
+		p := newPairOf(t, func(_, l *Config) { l.Consumed = true })
+		p.send(p.d, "x")
+		p.connect()
+		p.forth()
+		p.take(p.l, &p.gotL)
+		require.True(t, p.l.Consume(p.now, 1))
+		p.connect() // WELCOME is lost
+		p.run()
+		require.Equal(t, [][]byte{[]byte("x")}, p.gotL)
+		require.EqualValues(t, 1, p.d.Acked())
+	})
+}
+
+func TestFarewellBehindTheAnswer(t *testing.T) {
+	// The dialer has to be told why, and takes CLOSE only after WELCOME or RESUMED.
+	breaks := map[string]func(p *pair){
+		"aborted":       func(p *pair) { p.l.Abort() },
+		"broken":        func(p *pair) { p.l.Control(p.now, (&Control{Kind: KindGoaway}).Append(nil)) },
+		"shutting down": func(p *pair) { p.l.Shutdown() },
+	}
+	reasons := map[string]CloseReason{"aborted": CloseAborted, "broken": CloseProtocol, "shutting down": CloseShutdown}
+	for name, end := range breaks {
+		t.Run(name, func(t *testing.T) {
+			for i, p := range []*pair{newPair(t), livePair(t)} {
+				p.connect()
+				p.forth()
+				end(p)
+				fs := p.pull(p.l)
+				require.Equal(t, []Kind{[]Kind{KindWelcome, KindResumed}[i], KindClose}, kindsOf(fs))
+				for _, f := range fs {
+					p.d.Read(p.now, true)
+					p.d.Control(p.now, f.raw)
+				}
+				require.Equal(t, &ClosedError{reasons[name]}, p.d.Err())
+			}
+		})
+	}
+}
+
+func TestEndedStaysEnded(t *testing.T) {
+	// A session that ends while a connection is on its way to it does not come to life again.
+	p := livePair(t)
+	p.d.Detach()
+	p.d.Abort()
+	p.d.Dial(p.now, nil, nil)
+	require.Equal(t, Ended, p.d.State())
+	require.False(t, p.d.Pulls())
+
+	p.l.Fence(7, [32]byte{})
+	p.l.Drop(ReasonEvicted)
+	require.Equal(t, &LostError{ReasonEvicted}, p.l.Err())
+	require.Equal(t, &RejectError{Reject: Reject{Reason: ReasonUnknown}}, p.l.Resume(p.now, &Resume{}, nil, nil))
+	p.l.Welcome(p.now, nil, nil)
+	require.Equal(t, Ended, p.l.State())
+	require.False(t, p.l.Pulls())
+}
+
+func TestRelease(t *testing.T) {
+	p := livePair(t)
+	for range 20 {
+		p.send(p.d, string(make([]byte, 10_000)))
+	}
+	var out Out
+	require.True(t, p.d.Pull(p.now, &out))
+	p.d.Release()
+	require.NotZero(t, p.d.Stats().Unacked, "only what has ended is released")
+	p.d.Abort()
+	before := make([][]byte, len(out.Vec))
+	for i, b := range out.Vec {
+		before[i] = append([]byte(nil), b...)
+	}
+	p.d.Release()
+	p.check()
+	require.Equal(t, before, out.Vec, "a write still reads it")
+	p.d.Wrote()
+	p.check()
+	require.Zero(t, p.mem.out)
+	for d := range p.d.Unconfirmed {
+		t.Fatal(d)
+	}
+	ok, err := p.d.Renew(p.rand)
+	require.NoError(t, err)
+	require.False(t, ok)
 }

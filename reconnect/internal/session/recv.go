@@ -51,7 +51,8 @@ type recvSide struct {
 	stopped bool     // nothing more is taken: STOP was said, or is about to be
 
 	queue   []queued
-	waiting uint64 // bytes in queue
+	small   [2]queued // the queue's first memory
+	waiting uint64    // bytes in queue
 
 	window   uint64
 	credit   uint64 // granted so far
@@ -59,6 +60,7 @@ type recvSide struct {
 	used     bool   // the peer has used up its credit
 
 	sizes []size // of what is between done and taken; only with Config.Consumed
+	open  int    // how many of them are not skipped
 	stale int    // taken datagrams of an earlier session, with which the application has not finished
 
 	unstated uint64        // bytes that arrived since the last status
@@ -104,7 +106,7 @@ func (r *recvSide) pop() queued {
 	q := r.queue[0]
 	r.queue[0] = queued{}
 	if r.queue = r.queue[1:]; len(r.queue) == 0 {
-		r.queue = nil
+		r.queue = r.small[:0]
 	}
 	r.waiting -= uint64(len(q.raw))
 	return q

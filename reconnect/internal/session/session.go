@@ -43,6 +43,9 @@ type Config struct {
 	Start Position
 }
 
+// reserve asks for n bytes more of the budget.
+func (c *Config) reserve(n uint64) bool { return c.Reserve == nil || c.Reserve(int64(n)) }
+
 // Timing of and.
 const (
 	lateTimer    = time.Second // a timer that fires later than this says that this machine was stopped
@@ -200,7 +203,7 @@ func (s *Session) identity(rand io.Reader) error {
 }
 
 // NewListener makes the listening side of the session that a HELLO begins. It reads 32 bytes from rand. The next call
-// must be Attach. An error is the peer's fault, but for one of rand.
+// must be Welcome. An error is the peer's fault, but for one of rand.
 func NewListener(cfg Config, rand io.Reader, h *Hello, instance [16]byte) (*Session, error) {
 	s := new(Session)
 	s.init(cfg, Listener)
@@ -257,8 +260,11 @@ func (s *Session) Confirmed() bool {
 // ---- connections
 
 // Dial begins a connection of a dialer, detached so far: it raises the epoch, and Pull then gives HELLO or RESUME.
-// Exporter is the channel's exporter value, or nil; token is the application's.
+// Exporter is the channel's exporter value, or nil; token is the application's. After the end it does nothing.
 func (s *Session) Dial(now time.Duration, exporter, token []byte) {
+	if s.state == Ended {
+		return
+	}
 	s.epoch++
 	s.reset(now)
 	s.exporter = bytes.Clone(exporter)
@@ -351,8 +357,12 @@ func (s *Session) Fence(epoch uint64, link [32]byte) {
 	s.Detach()
 }
 
-// Welcome attaches a listener's session to the connection that brought HELLO, of which frame is all.
+// Welcome attaches a listener's session to the connection that brought HELLO, of which frame is all. It does nothing if
+// the session has ended, as it may while the old connection is waited for.
 func (s *Session) Welcome(now time.Duration, frame, exporter []byte) {
+	if s.state == Ended {
+		return
+	}
 	s.reset(now)
 	s.recv.here = s.recv.origin.add(s.cfg.Start)
 	s.state = Greeting
@@ -362,11 +372,16 @@ func (s *Session) Welcome(now time.Duration, frame, exporter []byte) {
 	}
 	w.Received = s.recv.arrived.sub(s.recv.origin)
 	s.first = AppendWelcome(nil, &w, frame, s.keys.Listener, exporter)
+	s.ackDue = s.cfg.Consumed && s.recv.arrived != s.cfg.Start // WELCOME then acknowledges nothing
 }
 
 // Resume attaches a listener's session to the connection that brought RESUME, of which frame is all. The error is a
-// RejectError: positions do not fit, and the session has ended with a ProtocolError.
+// RejectError: positions do not fit, and the session has ended with a ProtocolError; or it had ended before, as
+// it may while the old connection is waited for.
 func (s *Session) Resume(now time.Duration, r *Resume, frame, exporter []byte) error {
+	if s.state == Ended {
+		return &RejectError{Reject: Reject{Reason: ReasonUnknown}}
+	}
 	s.reset(now)
 	err := s.resumeAt(now, r)
 	if err != nil {
@@ -378,6 +393,7 @@ func (s *Session) Resume(now time.Duration, r *Resume, frame, exporter []byte) e
 	a.Received = s.recv.arrived.sub(s.recv.origin)
 	a.Sent = r.Received
 	s.first = AppendResumed(nil, &a, frame, s.keys.Listener, exporter)
+	s.ackDue, s.moved = s.cfg.Consumed, false // RESUMED then acknowledges nothing
 	return nil
 }
 
@@ -523,11 +539,7 @@ func (s *Session) abort(err error, reason CloseReason) {
 	if s.state == Ended {
 		return
 	}
-	tell := s.state == Live || s.state == Greeting && s.role == Listener
-	s.end(err)
-	if tell && s.first == nil {
-		s.closeDue, s.closeReason = true, reason
-	}
+	s.farewell(err, reason)
 }
 
 // Drop ends a listener's session that expired or has to make room.
@@ -588,8 +600,10 @@ func (s *Session) ArrivedOnWire() Position { return s.recv.arrived.sub(s.recv.or
 // Finished reports whether this side's stream has ended: acknowledged to its end, or stopped by the peer.
 func (s *Session) Finished() bool { return s.finAcked || s.stopped }
 
-// finished reports whether both streams have ended.
-func (s *Session) finished() bool { return s.Finished() && (s.recv.fin || s.recv.stopped) }
+// finished reports whether both streams have ended, and each side can know that of its own.
+func (s *Session) finished() bool {
+	return s.Finished() && (s.recv.stopped || s.recv.fin && s.acking() == s.recv.arrived)
+}
 
 // Done reports whether both streams have ended, so that only CLOSE is missing.
 func (s *Session) Done() bool { return s.finished() }
@@ -597,11 +611,20 @@ func (s *Session) Done() bool { return s.finished() }
 // Unconfirmed yields what was accepted and not acknowledged, in order, but for skipped datagrams.
 func (s *Session) Unconfirmed(yield func(datagram.Datagram) bool) { s.log.unconfirmed(yield) }
 
+// Release gives back the memory of a session that has ended, after which there is nothing unconfirmed to yield. What a
+// write still reads goes back with Wrote.
+func (s *Session) Release() {
+	if s.state == Ended {
+		s.log.drop()
+	}
+}
+
 // ---- writing
 
 // Out is what Pull gives out, to be written in this order. It may be used again for the next Pull.
 type Out struct {
 	Vec  [][]byte
+	vec  [][]byte // the memory of Vec
 	head []byte
 	tail []byte
 }
@@ -609,11 +632,13 @@ type Out struct {
 // Pull gives out what is to be written next, and reports whether there is anything. What it gave must be written whole,
 // or the connection be closed; after the write comes Wrote. Until then the bytes do not change, whatever is called.
 func (s *Session) Pull(now time.Duration, out *Out) bool {
-	out.Vec = out.Vec[:0]
+	out.Vec, out.vec = nil, out.vec[:0]
 	out.head, out.tail = out.head[:0], out.tail[:0]
 	if s.state == Ended {
 		if s.closeDue {
 			s.closeDue = false
+			out.head = append(out.head, s.first...)
+			s.first = nil
 			out.head = s.control(out.head, Control{Kind: KindClose, Reason: s.closeReason})
 			out.Vec = append(out.Vec, out.head)
 			return true
@@ -633,7 +658,7 @@ func (s *Session) Pull(now time.Duration, out *Out) bool {
 		s.stopDue = false
 		out.head = s.control(out.head, Control{Kind: KindStop})
 	}
-	out.Vec = append(out.Vec, nil)
+	out.vec = append(out.vec, nil)
 	if !s.stopped {
 		out.head = s.pullData(now, out)
 	}
@@ -645,12 +670,12 @@ func (s *Session) Pull(now time.Duration, out *Out) bool {
 		s.closeDue, s.closeSent = false, true
 		out.tail = s.control(out.tail, Control{Kind: KindClose, Reason: s.closeReason})
 	}
-	out.Vec[0] = out.head
-	if len(out.head) == 0 {
-		out.Vec = out.Vec[1:]
-	}
+	out.vec[0] = out.head
 	if len(out.tail) > 0 {
-		out.Vec = append(out.Vec, out.tail)
+		out.vec = append(out.vec, out.tail)
+	}
+	if out.Vec = out.vec; len(out.head) == 0 {
+		out.Vec = out.vec[1:]
 	}
 	if len(out.Vec) > 0 {
 		s.partialAt = 0
@@ -753,7 +778,7 @@ func (s *Session) pullData(now time.Duration, out *Out) []byte {
 	}
 	if l.unsent.N < upTo.N && l.unsent.B < s.credit {
 		from, again := l.unsent.N, l.max.N
-		out.Vec = l.give(out.Vec, s.credit, chunk, upTo)
+		out.vec = l.give(out.vec, s.credit, chunk, upTo)
 		if from < again {
 			s.stats.Replayed += min(l.unsent.N, again) - from
 		}
@@ -766,12 +791,7 @@ func (s *Session) pullData(now time.Duration, out *Out) []byte {
 }
 
 // Wrote tells that what Pull gave was written, or that its write has ended without.
-func (s *Session) Wrote() {
-	s.log.unpin()
-	if s.state == Ended {
-		s.log.free()
-	}
-}
+func (s *Session) Wrote() { s.log.unpin() }
 
 // ping appends a PING.
 func (s *Session) ping(now time.Duration, out []byte) []byte {

@@ -138,14 +138,21 @@ func Restore(now time.Duration, cfg Config, v *Value) (*Session, error) {
 
 	r.origin, r.arrived, r.here, r.taken, r.done = v.ReceiveOrigin, v.Arrived, v.Arrived, v.Taken, v.Done
 	r.fin, r.stopped, r.stale = v.ReceiveFin, v.ReceiveStopped, v.Stale
-	r.window, r.credit = max(cfg.MinWindow, min(v.Window, cfg.MaxWindow)), v.Credit
-	r.reserved = r.window
+	// What was promised holds, even if there is no budget for it any more.
+	r.credit = v.Credit
+	window := max(r.window, min(v.Window, cfg.MaxWindow))
+	if need := max(window, r.credit-min(r.credit, r.taken.B)); need == r.reserved || cfg.reserve(need-r.reserved) {
+		r.window, r.reserved = window, need
+	}
 	for _, q := range v.Queue {
 		r.queue = append(r.queue, queued{raw: append([]byte(nil), q.Raw...), n: q.N, skip: q.Skip, old: q.Old})
 		r.waiting += uint64(len(q.Raw))
 	}
 	for _, z := range v.Sizes {
 		r.sizes = append(r.sizes, size{length: z.Length, skip: z.Skip})
+		if !z.Skip {
+			r.open++
+		}
 	}
 	return s, s.check()
 }
