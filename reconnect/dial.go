@@ -251,6 +251,9 @@ func (g *dialing) attend(rl *redial.Link) (unanswered bool, err error) {
 		return false, nil
 	}
 	closeNow(l.nc)
+	if lostBy(err) {
+		rl.Progress() // it answered, and what is to be dialled now is another session
+	}
 	var r *session.RejectError
 	if errors.As(err, &r) && r.Reason.Again() {
 		rl.Delay(time.Duration(r.Delay)*time.Millisecond, time.Duration(r.Spread)*time.Millisecond)

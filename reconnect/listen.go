@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -32,7 +33,7 @@ type Listener struct {
 
 	mu                      sync.Mutex
 	table                   *session.Table[*sess]
-	lns                     map[net.Listener]bool // false: to be closed no more
+	lns                     []net.Listener        // open, in the order in which they came
 	opening                 map[net.Conn]struct{} // handshakes under way
 	plain                   map[*Conn]struct{}    // not accepted yet
 	backlog                 []*Conn
@@ -75,7 +76,7 @@ func NewListener(ln net.Listener, o *ListenOptions) *Listener {
 	}
 	l := &Listener{
 		o: *o, log: o.Logger, clock: clock{time.Now()},
-		shut: make(chan struct{}), lns: map[net.Listener]bool{}, opening: map[net.Conn]struct{}{}, plain: map[*Conn]struct{}{},
+		shut: make(chan struct{}), opening: map[net.Conn]struct{}{}, plain: map[*Conn]struct{}{},
 	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
@@ -117,7 +118,7 @@ func (l *Listener) Add(ln net.Listener) {
 		_ = ln.Close()
 		return
 	}
-	l.lns[ln] = true
+	l.lns = append(l.lns, ln)
 	l.wg.Go(func() { l.acceptFrom(ln) })
 }
 
@@ -125,10 +126,10 @@ func (l *Listener) Add(ln net.Listener) {
 func (l *Listener) Addr() net.Addr {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for ln := range l.lns {
-		return ln.Addr()
+	if len(l.lns) == 0 {
+		return nil
 	}
-	return nil
+	return l.lns[0].Addr()
 }
 
 // Accept returns the next session, or plain connection, that a peer has begun. It blocks until there is one, ctx ends, or
@@ -221,7 +222,7 @@ func (l *Listener) passes(err error, wait time.Duration) bool {
 func (l *Listener) lost(ln net.Listener, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.lns, ln)
+	l.lns = slices.DeleteFunc(l.lns, func(o net.Listener) bool { return o == ln })
 	_ = ln.Close()
 	if len(l.lns) == 0 && l.err == nil && !l.draining {
 		l.err = fmt.Errorf("reconnect: accepting: %w", err)
@@ -258,7 +259,7 @@ func (l *Listener) Close() error {
 	l.closed, l.draining = true, true
 	l.err = ErrClosed
 	l.arrived.broadcast()
-	for ln := range l.lns {
+	for _, ln := range l.lns {
 		_ = ln.Close()
 	}
 	for nc := range l.opening {

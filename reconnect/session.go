@@ -689,6 +689,9 @@ func (s *sess) frames(l *link, fresh bool) error {
 			}
 			return nil
 		}
+		if run.Version == datagram.Version && s.dial != nil && s.m.State() == session.Greeting {
+			return ErrNoSessions
+		}
 		if !any {
 			any = true
 			s.m.Read(now, true)
