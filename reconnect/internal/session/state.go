@@ -83,19 +83,19 @@ var leads = [2][numStates]map[Kind]string{
 }
 
 // other says where what is no frame leads.
-var other = [2][numStates]struct{ attach, detach, end string }{
+var other = [2][numStates]struct{ attach, detach string }{
 	Dialer: {
-		New:      {attach: "greeting, sends HELLO", end: "ended"},
-		Greeting: {detach: "new", end: "ended"},
-		Detached: {attach: "resuming, sends RESUME", end: "ended"},
-		Resuming: {detach: "detached", end: "ended"},
-		Live:     {detach: "detached", end: "ended"},
+		New:      {attach: "greeting, sends HELLO"},
+		Greeting: {detach: "new"},
+		Detached: {attach: "resuming, sends RESUME"},
+		Resuming: {detach: "detached"},
+		Live:     {detach: "detached"},
 	},
 	Listener: {
-		New:      {attach: "HELLO: greeting, sends WELCOME; RESUME: live, sends RESUMED", end: "ended"},
-		Greeting: {attach: "the same, after a detach", detach: "new", end: "ended"},
-		Detached: {attach: "RESUME: live, sends RESUMED", end: "ended"},
-		Live:     {attach: "the same, after a detach", detach: "detached", end: "ended"},
+		New:      {attach: "HELLO: greeting, sends WELCOME; RESUME: live, sends RESUMED"},
+		Greeting: {attach: "as if this one had gone before", detach: "new"},
+		Detached: {attach: "RESUME: live, sends RESUMED"},
+		Live:     {attach: "as if this one had gone before", detach: "detached"},
 	},
 }
 
@@ -127,7 +127,8 @@ func StateTable() string {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", s, dash(o.attach), dash(o.detach), dash(strings.Join(frames, ", ")))
 		}
 	}
-	b.WriteString("\nEvery other frame is a protocol error. A protocol error, CloseNow and (listener) expiry lead from every state to ended.\n")
+	b.WriteString("\nEvery other frame is a protocol error. A protocol error, the end that an application asks for, and expiry at the\n" +
+		"listener lead from every state to ended. HELLO and RESUME come first on a connection, before it has a session.\n\n")
 	return b.String()
 }
 
