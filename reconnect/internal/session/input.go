@@ -411,6 +411,7 @@ func (s *Session) reject(now time.Duration, r *Reject) error {
 		Restarted: s.instance != [16]byte{} && r.Instance != s.instance,
 	}
 	if r.Reason.Again() {
+		s.refused = true
 		return err
 	}
 	if r.Flags&FlagReceivedKnown != 0 && s.peerFlags&FlagConsumed == 0 {

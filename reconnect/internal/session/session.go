@@ -75,7 +75,9 @@ type Session struct {
 	keys        Keys
 	instance    [16]byte // the listener's
 	epoch       uint64
-	redelivered uint64 // of the dialer's stream; for the listener, as the wire counts
+	redelivered uint64 // of the dialer's stream, counted from the session's beginning
+	refused     bool   // a dialer's HELLO was rejected: nothing behind it was delivered
+	missed      bool   // a listener's session was taken over by a HELLO that was not the next one
 	peerMax     uint32
 	peerFlags   uint16
 	welcomed    bool // there are keys, and the peer's limit is known
@@ -308,7 +310,7 @@ func (s *Session) reset(now time.Duration) {
 	s.pinged, s.waitPong = false, false
 	s.partialAt, s.recv.ackAt = 0, 0
 	s.ackDue, s.pongDue, s.pingDue, s.moved, s.closeSent = false, false, false, false, false
-	s.confirmDue = false
+	s.confirmDue, s.refused = false, false
 	s.stopDue, s.flushDue = s.recv.stopped, s.flushTo > s.log.base.N
 	s.closing()
 }
@@ -321,7 +323,7 @@ func (s *Session) Again(h *Hello) error {
 		return &RejectError{Reject: Reject{Reason: ReasonMismatch}}
 	case h.PublicKey != s.peer || !VerifyLink(s.link, s.epoch, h.Link, h.Epoch):
 		return &RejectError{Reject: Reject{Reason: ReasonUnauthorised}}
-	case h.MaxPayload != s.peerMax || h.Flags != s.peerFlags || h.Redelivered != s.redelivered:
+	case h.MaxPayload != s.peerMax || h.Flags != s.peerFlags:
 		return &RejectError{Reject: Reject{Reason: ReasonMismatch}}
 	}
 	return nil
@@ -350,6 +352,7 @@ func (s *Session) Check(r *Resume) error {
 // Fence raises the epoch of a listener's session to that of a connection which Again or Check let pass. From now on the
 // old connection changes nothing; when its reader and its writer are gone, Welcome or Resumed follows.
 func (s *Session) Fence(epoch uint64, link [32]byte) {
+	s.missed = s.missed || epoch-s.epoch > 1
 	s.epoch = epoch
 	if !s.Confirmed() {
 		s.link = link
@@ -364,6 +367,10 @@ func (s *Session) Welcome(now time.Duration, frame, exporter []byte) {
 		return
 	}
 	s.reset(now)
+	if h, err := ParseHello(frame); err == nil && s.missed {
+		s.redelivered = max(s.redelivered, h.Redelivered)
+	}
+	s.missed = false
 	s.recv.here = s.recv.origin.add(s.cfg.Start)
 	s.state = Greeting
 	w := Welcome{
@@ -425,12 +432,22 @@ func (s *Session) Detach() {
 	switch s.state {
 	case Greeting:
 		s.state = New
+		s.redelivered = s.perhapsDelivered()
 	case Resuming, Live:
 		s.state = Detached
 	default:
 		return
 	}
 	s.first, s.greeting, s.exporter = nil, nil, nil
+}
+
+// perhapsDelivered returns what the next HELLO has to say: what was sent behind this one, which has no answer, may
+// have been delivered by a listener that does not know it when the next comes.
+func (s *Session) perhapsDelivered() uint64 {
+	if s.role == Listener || s.state != Greeting && s.state != New || s.refused {
+		return s.redelivered
+	}
+	return max(s.redelivered, min(s.log.sent.N, s.log.end.N)-s.log.base.N)
 }
 
 // plus adds without going over the largest.

@@ -15,6 +15,7 @@ type message struct {
 	deadline  time.Duration
 	expired   bool
 	delivered bool
+	buried    bool // it was acknowledged by a process that was killed before its application took it
 }
 
 // app is an application: what it sends, and what it must see. Together with the other one's it is the reference model,

@@ -483,15 +483,18 @@ func (e *end) tick(at time.Duration) {
 
 // ended sees to a Session that has ended: its last bytes are written, and then the connection is closed.
 func (e *end) ended() {
-	if e.cur != nil && (e.cur.writing || e.s.closeDue) {
-		return
-	}
 	if !e.over {
 		e.over = true
 		e.m.note("%s: ended: %v", e.name, e.s.err)
 		if e != e.m.dialer.end {
 			e.m.server.removed(e)
+		} else if isLost(e.s.err) {
+			e.m.dialer.gaveUp()
+			return
 		}
+	}
+	if e.cur != nil && (e.cur.writing || e.s.closeDue) {
+		return
 	}
 	if ce := e.cur; ce != nil {
 		ce.close()
@@ -510,6 +513,7 @@ type dialer struct {
 	wasLive  bool // since the last dial
 	waiting  *conn
 	eras     []era
+	renewing bool // as soon as the last write has ended
 	lost     bool // the session is lost for good
 }
 
@@ -590,31 +594,40 @@ func (e *end) rejected(r *RejectError) {
 		e.cur.close()
 		return
 	}
-	e.drain()
-	if r.Reason.Lost() {
-		m.hit(sessionLost)
-		m.hitIf(lostWithCount, r.Flags&FlagReceivedKnown != 0)
-		d.unconfirmed()
-		if d.writers > 0 {
-			ce := e.cur
-			e.cur = nil
-			ce.close()
-			e.idle = func() { e.idle = d.idleFunc; d.renew() }
-			return
-		}
-		if ce := e.cur; ce != nil {
-			e.cur = nil
-			ce.close()
-		}
+	m.hitIf(lostWithCount, r.Flags&FlagReceivedKnown != 0)
+	e.after("REJECT")
+}
+
+// gaveUp sees to a session that is lost: what is unconfirmed goes on in a new one, when nobody writes it any more.
+func (d *dialer) gaveUp() {
+	d.m.hit(sessionLost)
+	d.unconfirmed()
+	if ce := d.cur; ce != nil {
+		d.cur = nil
+		ce.close()
+	}
+	if d.writers == 0 {
 		d.renew()
 		return
 	}
-	e.after("REJECT")
+	d.renewing = true
+	d.idle = func() {
+		d.idle, d.renewing = d.idleFunc, false
+		d.renew()
+	}
+}
+
+// isLost reports whether err is the loss of a session, after which a dialer goes on with another.
+func isLost(err error) bool {
+	var r *RejectError
+	var l *LostError
+	return errors.As(err, &r) && r.Reason.Lost() || errors.As(err, &l)
 }
 
 // unconfirmed checks the list that a user gets of a lost session.
 func (d *dialer) unconfirmed() {
 	a := d.app
+	d.drain()
 	i := min(int(d.s.Acked()-d.s.cfg.Start.N), len(a.sent))
 	for dg := range d.s.Unconfirmed {
 		for i < len(a.sent) && a.sent[i].expired {
@@ -644,10 +657,15 @@ func (d *dialer) renew() {
 	if !ok {
 		m.hit(cannotRenew)
 		d.lost = true
-		d.after("Renew")
 		return
 	}
 	m.hit(renewed)
+	for i := range d.s.log.origin.N {
+		// It was acknowledged: only a process that was killed takes it with it, or the application can still have it.
+		if msg := &d.app.sent[i]; !msg.delivered && !msg.expired {
+			msg.buried = m.server.buried(i)
+		}
+	}
 	m.void = m.void || m.plan.start.N > 1<<63
 	m.note("dialer: renewed, %d redelivered, origin %v %v", d.s.redelivered, d.s.log.origin, d.s.recv.origin)
 	d.over = false
@@ -716,6 +734,16 @@ func (v *server) latest(id [16]byte) *end {
 	}
 	v.m.failf("the dialer goes on with a session that no listener has")
 	return nil
+}
+
+// buried reports whether a datagram of the dialer's was in the memory of a process that was killed.
+func (v *server) buried(i uint64) bool {
+	for _, e := range v.ends {
+		if r := &e.s.recv; e.gone && !e.s.cfg.Consumed && i-e.app.base < r.arrived.N-e.s.cfg.Start.N && i >= e.app.base {
+			return true
+		}
+	}
+	return false
 }
 
 func (v *server) accept(c *conn) *connEnd { return v.m.newConnEnd(c, listening, nil) }

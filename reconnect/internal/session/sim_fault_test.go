@@ -298,6 +298,7 @@ func (m *sim) replay() {
 		return
 	}
 	g := v.seen[m.rng.IntN(len(v.seen))]
+	v.due()
 	e, ok := v.table.Get(g.id)
 	if _, _, dead := v.table.Tombstone(g.id); !ok && !dead {
 		return // a listener that has lost all cannot know that it is not new
@@ -315,7 +316,6 @@ func (m *sim) replay() {
 	var epoch uint64
 	var cur *connEnd
 	if ok {
-		v.due()
 		state, epoch, cur = e.s.state, e.s.epoch, e.cur
 	}
 	v.first(ce, run)

@@ -22,6 +22,7 @@ type Value struct {
 	Instance             [16]byte
 	Epoch                uint64
 	Redelivered          uint64
+	Missed               bool
 	PeerMax              uint32
 	PeerFlags            uint16
 	Expiry               time.Duration
@@ -74,8 +75,8 @@ func (s *Session) Export(now time.Duration) (*Value, error) {
 	l, r := &s.log, &s.recv
 	v := &Value{
 		Role: s.role, Confirmed: s.Confirmed(), ID: s.id, Public: s.public, Peer: s.peer, Secret: s.secret, Link: s.link,
-		Keys: s.keys, Instance: s.instance, Epoch: s.epoch, Redelivered: s.redelivered, PeerMax: s.peerMax,
-		PeerFlags: s.peerFlags, Expiry: s.expiry, Stats: s.stats, Longest: s.longest, PeerCredit: s.credit,
+		Keys: s.keys, Instance: s.instance, Epoch: s.epoch, Redelivered: s.perhapsDelivered(), PeerMax: s.peerMax,
+		PeerFlags: s.peerFlags, Missed: s.missed, Expiry: s.expiry, Stats: s.stats, Longest: s.longest, PeerCredit: s.credit,
 		Stopped: s.stopped, FinAcked: s.finAcked, SendOrigin: l.origin, Base: l.base, Sent: l.sent, Max: l.max, End: l.end, Fin: l.fin,
 		ReceiveOrigin: r.origin, Arrived: r.arrived, Taken: r.taken, Done: r.done, ReceiveFin: r.fin,
 		ReceiveStopped: r.stopped, Window: r.window, Credit: r.credit, Stale: r.stale,
@@ -117,7 +118,7 @@ func Restore(now time.Duration, cfg Config, v *Value) (*Session, error) {
 	s.keys, s.instance, s.epoch, s.redelivered = v.Keys, v.Instance, v.Epoch, v.Redelivered
 	s.peerMax, s.peerFlags, s.expiry, s.stats, s.longest = v.PeerMax, v.PeerFlags, v.Expiry, v.Stats, v.Longest
 	s.credit, s.stopped, s.finAcked = v.PeerCredit, v.Stopped, v.FinAcked
-	s.welcomed = s.private == nil
+	s.welcomed, s.missed = s.private == nil, v.Missed
 
 	l.origin, l.base, l.unsent, l.end = v.SendOrigin, v.Base, v.Base, v.Base
 	for log := v.Log; len(log) > 0; {
