@@ -273,24 +273,24 @@ func ExampleListener_Shutdown() {
 	l := listen(ctx, &network, "echo")
 	go echoSessions(ctx, l)
 
+	closed := make(chan error, 1)
 	var o reconnect.DialOptions
 	o.OnEvent = func(conn *reconnect.Conn, e reconnect.Event) {
 		if e.Kind == reconnect.EventGoAway {
-			fmt.Println("the client was", e)
-			fmt.Println("the client closed:", conn.Close(ctx))
+			closed <- conn.Close(ctx)
 		}
 	}
 	if _, err := reconnect.Dial(ctx, mem.Dialer{Network: &network, Addr: "echo"}, &o); err != nil {
 		fmt.Println(err)
 		return
 	}
-	// Clients that stay until ctx ends are cut off, and come back 1 to 3 s from now.
+	// Clients that are still there when ctx ends are cut off, and come back 1 to 3 s from now.
 	err := l.Shutdown(ctx, time.Second, 2*time.Second)
 	fmt.Println("the server is done:", err)
+	fmt.Println("the client closed:", <-closed)
 	// Output:
-	// the client was asked to go away, for 1s and up to 2s more
-	// the client closed: <nil>
 	// the server is done: <nil>
+	// the client closed: <nil>
 }
 
 // A price that is of no use when it is late. It is not sent after its time, and the order of the others stays.
