@@ -51,7 +51,7 @@ func TestCloseSendsEverything(t *testing.T) {
 // Closing a socket that holds unread bytes resets it, and the reset can overtake what was sent last. Close waits for
 // the peer's end instead.
 func TestCloseWhilePeerIsStillSending(t *testing.T) {
-	overPairs(t, nil, func(t *testing.T, a, b *reconnect.Conn) {
+	overPlain(t, nil, func(t *testing.T, a, b *reconnect.Conn) {
 		ctx := bounded(t)
 		var wg sync.WaitGroup
 		stop := make(chan struct{})

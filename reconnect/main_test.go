@@ -21,9 +21,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// patience bounds what must not hang.
+const patience = 60 * time.Second
+
 // bounded is the context of a test that must not hang.
 func bounded(tb testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	tb.Cleanup(cancel)
 	return ctx
 }
@@ -93,8 +96,29 @@ func quicPair(tb testing.TB) (a, b net.Conn) {
 	return a, b
 }
 
-// overPairs runs a test over each kind of stream, and closes both ends after it.
+// overPairs runs a test over each kind of stream, as a plain connection and as a session, and closes both ends after it.
 func overPairs(t *testing.T, o *reconnect.PlainOptions, test func(t *testing.T, a, b *reconnect.Conn)) {
+	overPlain(t, o, test)
+	so := reconnect.SessionOptions{}
+	if o != nil {
+		so.MaxPayload, so.SendBuffer = o.MaxPayload, o.SendBuffer
+	}
+	for _, w := range worlds() {
+		t.Run(w.name+" session", func(t *testing.T) {
+			s := newSession(t, w, &reconnect.ListenOptions{SessionOptions: so}, &reconnect.DialOptions{SessionOptions: so})
+			defer s.end()
+			test(t, s.a, s.b)
+		})
+		t.Run(w.name+" session, listener first", func(t *testing.T) {
+			s := newSession(t, w, &reconnect.ListenOptions{SessionOptions: so}, &reconnect.DialOptions{SessionOptions: so})
+			defer s.end()
+			test(t, s.b, s.a)
+		})
+	}
+}
+
+// overPlain does the same with plain connections alone.
+func overPlain(t *testing.T, o *reconnect.PlainOptions, test func(t *testing.T, a, b *reconnect.Conn)) {
 	for _, p := range pairs() {
 		t.Run(p.name, func(t *testing.T) {
 			na, nb := p.make(t)
