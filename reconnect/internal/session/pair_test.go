@@ -33,21 +33,20 @@ func testConfig(mem Memory) Config {
 
 // pair is a dialer's and a listener's Session on a connection without latency.
 type pair struct {
-	t            *testing.T
-	now          time.Duration
-	rand         *rand.ChaCha8
-	mem          heap
-	d, l         *Session
-	dr, lr       *datagram.Reader
-	toD, toL     bytes.Buffer
-	exporter     []byte
-	gotD, gotL   [][]byte // what the dialer and the listener received
-	lcfg         Config
-	instance     [16]byte
-	errD, errL   error
-	handshook    bool
-	dontTake     bool
-	connectedYet bool
+	t          *testing.T
+	now        time.Duration
+	rand       *rand.ChaCha8
+	mem        heap
+	d, l       *Session
+	dr, lr     *datagram.Reader
+	toD, toL   bytes.Buffer
+	exporter   []byte
+	gotD, gotL [][]byte // what the dialer and the listener received
+	lcfg       Config
+	instance   [16]byte
+	errD, errL error
+	handshook  bool
+	dontTake   bool
 }
 
 func newPair(t *testing.T) *pair {
@@ -144,6 +143,9 @@ func (p *pair) frames(s *Session, r *datagram.Reader, err *error) {
 		require.NoError(p.t, e)
 		if run.N == 0 {
 			return
+		}
+		if s == nil {
+			s = p.l // there may be one by now
 		}
 		if s == nil || s == p.l && !p.handshook {
 			p.handshake(run.Raw)
