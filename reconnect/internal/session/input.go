@@ -414,7 +414,7 @@ func (s *Session) reject(now time.Duration, r *Reject) error {
 		s.refused = true
 		return err
 	}
-	if r.Flags&FlagReceivedKnown != 0 && s.peerFlags&FlagConsumed == 0 {
+	if r.Flags&FlagReceivedKnown != 0 {
 		if p := r.Received.after(s.log.origin); s.has(p) == nil {
 			_ = s.acknowledged(now, p) // checked
 		}

@@ -540,9 +540,7 @@ func (s *Session) Stop() {
 	}
 	r.stopped = true
 	r.queue, r.waiting = nil, 0
-	if !r.fin {
-		s.stopDue = true
-	}
+	s.stopDue = !r.fin || s.acking() != r.arrived // what nobody will finish with is not acknowledged
 	s.closing()
 }
 
@@ -611,8 +609,9 @@ func (s *Session) Oldest(now time.Duration) time.Duration {
 // Arrived returns how many datagrams have arrived, since the beginning; the end of the stream counts as one.
 func (s *Session) Arrived() uint64 { return s.recv.arrived.N }
 
-// ArrivedOnWire returns the position up to which the peer's stream has arrived, as REJECT states it.
-func (s *Session) ArrivedOnWire() Position { return s.recv.arrived.sub(s.recv.origin) }
+// ArrivedOnWire returns the position up to which the peer's stream has arrived, as REJECT states it; with
+// Config.Consumed, up to which the application has finished with it.
+func (s *Session) ArrivedOnWire() Position { return s.acking().sub(s.recv.origin) }
 
 // Finished reports whether this side's stream has ended: acknowledged to its end, or stopped by the peer.
 func (s *Session) Finished() bool { return s.finAcked || s.stopped }

@@ -77,3 +77,57 @@ func TestFoundNothingRedelivered(t *testing.T) {
 	require.Equal(t, Live, p.d.State())
 	require.Equal(t, []bool{false}, takeMarks(p.l))
 }
+
+// consumingPair is one whose sides acknowledge what their applications have finished with.
+func consumingPair(t *testing.T) *pair {
+	p := newPair(t)
+	p.dontTake = true
+	p.lcfg.Consumed = true
+	p.d.cfg.Consumed = true
+	return p
+}
+
+// The peer's stream has ended, but is not acknowledged, because the application has not finished with it, and never
+// will: the peer has to be told to stop, or it learns from CLOSE that it is not done.
+func TestFoundStopBehindFin(t *testing.T) {
+	p := consumingPair(t)
+	p.send(p.d, "one")
+	p.connect()
+	p.run()
+	p.l.Finish(p.now)
+	p.d.Finish(p.now)
+	p.run()
+	p.l.Stop()
+	p.run()
+	require.True(t, p.d.Stopped())
+	require.Equal(t, Ended, p.l.State())
+	require.NoError(t, p.l.Err())
+	require.Equal(t, Ended, p.d.State())
+}
+
+// What a tombstone says is what is acknowledged, whatever the dialer knows of the listener's flags.
+func TestFoundTombstoneOfConsumed(t *testing.T) {
+	p := consumingPair(t)
+	p.send(p.d, "one")
+	p.send(p.d, "two")
+	p.connect()
+	p.write(p.d, &p.toL)
+	p.read(p.l, p.lr, &p.toL, &p.errL)
+	require.Equal(t, []bool{false, false}, takeMarks(p.l))
+	require.True(t, p.l.Consume(p.now, 1))
+	p.l.Detach()
+	p.l.Drop(ReasonExpired)
+
+	p.connect()
+	reject := Reject{Reason: ReasonExpired, Flags: FlagReceivedKnown, Received: p.l.ArrivedOnWire()}
+	require.Error(t, p.d.Control(p.now, reject.Append(nil)))
+	require.EqualValues(t, 1, p.d.Acked(), "only the first is done with")
+	ok, err := p.d.Renew(p.rand)
+	require.True(t, ok)
+	require.NoError(t, err)
+	p.check()
+	p.l = nil
+	p.connect()
+	p.run()
+	require.Equal(t, []bool{true}, takeMarks(p.l))
+}
