@@ -10,8 +10,13 @@ import (
 	"github.com/towline-mq/towline/datagram"
 )
 
-// Conn carries datagrams over one net.Conn. All its methods, and those of its Writer and Reader, are safe for any
-// number of goroutines.
+// Conn is one side of a session, or a plain connection. All its methods, and those of its Writer and Reader, are safe
+// for any number of goroutines.
+//
+// A session has one connection after the other, and at times none. It ends when both sides have closed, when one of
+// them calls CloseNow, when the listener has lost it (see SessionLostError), when the peer broke the protocol, or when
+// the dialer gives up: because DialOptions.Redial has limits, or because no dial can help, as after a certificate that
+// does not verify. Then Err says why, and Unconfirmed what was accepted and not acknowledged.
 type Conn struct {
 	e engine
 	w Writer
@@ -72,9 +77,9 @@ func (c *Conn) State() State {
 	}
 }
 
-// Unconfirmed returns copies of what was accepted and not acknowledged by the peer, in order. Each of them may have been
-// delivered or not. It is meant for the end of a session; before that it is out of date at once. On a plain connection, where
-// nothing is acknowledged, it returns nil.
+// Unconfirmed returns copies of what was accepted and not acknowledged by the peer, in order. Each of them may have
+// been delivered or not. It is meant for the end of a session; before that it is out of date at once. On a plain
+// connection, where nothing is acknowledged, it returns nil.
 func (c *Conn) Unconfirmed() []datagram.Datagram {
 	if s, ok := c.e.(*sess); ok {
 		return s.unconfirmed()
@@ -82,27 +87,30 @@ func (c *Conn) Unconfirmed() []datagram.Datagram {
 	return nil
 }
 
-// Redial makes a dialer's session give its connection up, for the reason given, and dial at once, whatever wait it is in:
-// for who knows better, such as that the network has changed. It does not wait. Otherwise it does nothing.
+// Redial makes a dialer's session give its connection up, for the reason given, and dial at once, whatever wait it is
+// in: for who knows better, such as that the network has changed. It does not wait. Otherwise it does nothing.
 func (c *Conn) Redial(reason error) {
 	if s, ok := c.e.(*sess); ok && s.dial != nil {
 		s.dial.redial(reason)
 	}
 }
 
-// Done returns a channel that is closed when nothing more can be sent or received for good: after CloseNow, at the end
-// of Close, and when a write failed.
+// Done returns a channel that is closed when nothing more can be sent or comes in: after CloseNow, at the end of Close,
+// when a session has ended, and when a write of a plain connection failed. What has arrived may still be received,
+// unless this side closed.
 func (c *Conn) Done() <-chan struct{} { return c.e.done() }
 
-// Err returns why the connection, or its receiving side, ended, and nil before that. io.EOF means that the peer ended
-// its sending in good order; ErrClosed, that this side closed.
+// Err returns why the session or plain connection, or its receiving side, ended, and nil before that. io.EOF means that
+// the peer ended its sending in good order; ErrClosed, that this side closed. That the connection of a session broke is
+// no error: State, and SessionOptions.OnEvent, tell of that.
 func (c *Conn) Err() error { return c.e.err() }
 
-// Stats are counters of a connection at one moment.
+// Stats are counters and gauges of a Conn at one moment. Those of a session count from its beginning, and go on when
+// it was lost and another took its place, but for Epoch.
 type Stats struct {
 	Sent        uint64 // datagrams accepted for sending
 	Received    uint64 // datagrams that Receive and its like have handed out
-	Queued      uint64 // datagrams accepted and not known to be written yet
+	Queued      uint64 // datagrams accepted and not known to be written yet, to the newest connection
 	QueuedBytes int    // their frames, in bytes
 
 	// The rest is of sessions, and zero on plain connections.
@@ -110,7 +118,7 @@ type Stats struct {
 	Unconfirmed       uint64        // datagrams accepted and not acknowledged
 	UnconfirmedBytes  int           // their frames, in bytes
 	OldestUnconfirmed time.Duration // how long ago the oldest of them was accepted, or anything acknowledged since
-	Epoch             uint64        // how many connections this session has had, or tried to
+	Epoch             uint64        // how many connections this session has had, those without an answer included
 	Resumes           uint64        // connections with which it went on
 	Lost              uint64        // sessions that were lost, and replaced by another
 	Replayed          uint64        // datagrams that were written again
@@ -119,18 +127,19 @@ type Stats struct {
 	Credit            int           // bytes that the peer takes beyond what was written
 	Waiting           int           // bytes that have arrived, and wait to be received
 	Window            int           // bytes that may
-	RTT               time.Duration // smoothed; 0: not measured yet
+	RTT               time.Duration // smoothed, of PINGs, the answering of HELLO being the first; 0: not measured yet
 }
 
 // Stats returns the connection's counters.
 func (c *Conn) Stats() Stats { return c.e.stats() }
 
-// CloseSend ends this side's sending: it waits until all that was accepted is written, and tells the peer, whose
-// Receive then yields io.EOF. Receiving goes on. From the start of the first call Send answers ErrClosed.
+// CloseSend ends this side's sending: the peer's Receive yields io.EOF behind the last datagram. Receiving goes on.
+// From the start of the first call Send answers ErrClosed. It blocks until the peer has acknowledged everything, over
+// as many connections as that takes; on a plain connection, until everything is written.
 //
-// If ctx ends before all is written, the error is a *CloseError, and the sending still ends once all is written. A
-// connection whose stream cannot be closed in one direction only gets an error that matches errors.ErrUnsupported, and
-// nothing has changed.
+// If ctx ends before that, the error is a *CloseError, and the sending still ends. So is it if the session ends before,
+// or the peer takes nothing more, and something is unconfirmed. A plain connection whose stream cannot be closed in one
+// direction only gets an error that matches errors.ErrUnsupported, and nothing has changed.
 func (c *Conn) CloseSend(ctx context.Context) error {
 	if !c.e.canFinish() {
 		return errors.ErrUnsupported
@@ -139,12 +148,19 @@ func (c *Conn) CloseSend(ctx context.Context) error {
 	return c.e.finish(ctx) // which tells if ctx ended before that
 }
 
-// Close ends the connection in good order. It writes all that was accepted, ends the sending, waits for the peer to end
-// its own for up to 5 s (what still arrives is dropped), so that no reset overtakes the last datagrams, and closes.
+// Close ends both directions in good order. What has arrived, and what still arrives, is dropped. Waiters in other
+// goroutines get ErrClosed.
 //
-// ctx bounds all of it; when ctx ends first, the connection is closed at once. The error is nil if everything was
-// written, else a *CloseError that counts the rest. Waiters in other goroutines get ErrClosed. A second Close waits for
-// the first, and returns nil.
+// On a session it tells the peer that nothing more is taken, whose Send then answers ErrPeerClosed, and waits until the
+// peer has acknowledged everything, over as many connections as that takes, and then for up to 5 s until both sides
+// know that all is said. To let the peer finish first, call CloseSend, receive until io.EOF, and then Close. On a plain
+// connection it writes everything, ends the sending, and waits for the peer to end its own for up to 5 s, so that no
+// reset overtakes the last datagrams.
+//
+// ctx bounds all of it; when ctx ends first, the Conn is closed at once. A dialer's session tries without end if
+// neither ctx nor DialOptions.Redial has a limit. The error is nil if everything was acknowledged (plain: written),
+// else a *CloseError that counts the rest, which Unconfirmed yields. A second Close waits for the first, and returns
+// nil.
 func (c *Conn) Close(ctx context.Context) error {
 	if !c.beginClose() {
 		select {
@@ -164,8 +180,9 @@ func (c *Conn) Close(ctx context.Context) error {
 	return nil
 }
 
-// CloseNow closes the connection at once. What was accepted and is not yet written is lost. It is idempotent, waits for
-// nothing, and returns nil.
+// CloseNow ends the Conn at once. What was accepted and is not yet written is lost; Unconfirmed tells what is not
+// acknowledged. The peer's session ends with ErrPeerClosed: now, for which CloseNow takes 20 ms at most, or, if there
+// is no connection, when its dialer comes back, or when it expires at the listener. It is idempotent and returns nil.
 func (c *Conn) CloseNow() error {
 	c.beginClose()
 	c.e.closeNow()

@@ -9,15 +9,14 @@ import (
 )
 
 var (
-	// ErrClosed is what calls get after this side closed the connection, or ended its sending. It matches
-	// net.ErrClosed.
+	// ErrClosed is what calls get after this side closed the Conn, or ended its sending. It matches net.ErrClosed.
 	ErrClosed error = closedError{}
 
 	// ErrWouldBlock is TrySend's answer when the queue is full: nothing was sent.
 	ErrWouldBlock = errors.New("reconnect: the send queue is full")
 
-	// ErrPeerClosed is the end of a session that the peer closed, aborted or took nothing more from, while this side had
-	// something to say.
+	// ErrPeerClosed is what senders get once the peer takes nothing more, because it called Close; and the end of a
+	// session that the peer ended by CloseNow, or by Close while something of this side's was unconfirmed.
 	ErrPeerClosed = errors.New("reconnect: the peer closed the session")
 
 	// ErrSessionLost is what every *SessionLostError matches.
@@ -27,7 +26,8 @@ var (
 	// session the one that dialled last has it.
 	ErrTakenOver = errors.New("reconnect: the session was taken over by another holder")
 
-	// ErrRefused is a peer that the listener does not want: not authorised, or of another version.
+	// ErrRefused is a peer that the listener does not want: not authorised, or of another version. It is final, also
+	// for a session that was under way and dialled again.
 	ErrRefused = errors.New("reconnect: refused by the listener")
 
 	// ErrProtocol is a peer that broke the session protocol.
@@ -36,16 +36,18 @@ var (
 	// ErrNoSessions is a peer that knows no sessions: it answered with plain datagrams, or hung up at the first word.
 	ErrNoSessions = errors.New("reconnect: the peer has no sessions; use a plain connection")
 
-	// ErrNoAnswer is a connection that was given up because nothing came from the peer for too long.
+	// ErrNoAnswer is why a connection was given up, not a session: nothing came from the peer for too long. Events tell
+	// it, and a Dial that gets no answer returns it.
 	ErrNoAnswer = errors.New("reconnect: the peer does not answer")
 )
 
 // SessionLostError is the end of a session that the listener lost: it was started again, the session was without a
 // connection for too long, or it had to make room. It matches ErrSessionLost.
 type SessionLostError struct {
-	// Reason is the listener's, in words.
+	// Reason is the listener's, in words, for people.
 	Reason string
-	// Unconfirmed is what was accepted and not acknowledged, in order. Each of these may have been delivered or not.
+	// Unconfirmed is what was accepted and not acknowledged, in order, as copies. Each of these may have been delivered
+	// or not.
 	Unconfirmed []datagram.Datagram
 	// Err is what told of the loss.
 	Err error
@@ -77,11 +79,13 @@ type sessionError struct {
 func (e *sessionError) Error() string   { return e.is.Error() + ": " + e.detail }
 func (e *sessionError) Unwrap() []error { return []error{e.is, e.err} }
 
-// CloseError is how Close and CloseSend say that not everything that was accepted could be written.
+// CloseError is how Close and CloseSend say that not everything that was accepted could be delivered, as far as is
+// known.
 type CloseError struct {
-	// Unsent counts the datagrams that were accepted and not known to be written. Some of them may have been.
+	// Unsent counts the datagrams that were accepted and not acknowledged by the peer, or, on a plain connection, not
+	// known to be written. Some of them may have arrived.
 	Unsent uint64
-	// Err is what ended the wait: the context's error, or what broke the connection.
+	// Err is what ended the wait: the context's error, or why the Conn ended.
 	Err error
 }
 

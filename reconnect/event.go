@@ -12,7 +12,8 @@ type State int
 const (
 	// Connecting: a dialer's session that has had no answer yet.
 	Connecting State = iota
-	// Connected: there is a connection that works, as far as this side knows. Plain connections are connected until they end.
+	// Connected: there is a connection that works, as far as this side knows. Plain connections are connected until
+	// they end.
 	Connected
 	// Disconnected: the session lives and has no connection. A dialer is at work to get one, a listener waits.
 	Disconnected
@@ -35,20 +36,23 @@ type EventKind int
 const (
 	// EventConnected: the session has begun. Also after EventLost, when a new one has.
 	EventConnected EventKind = iota
-	// EventDisconnected: the connection is gone, and Err says why. The session lives.
+	// EventDisconnected: the connection is gone, and Err says why. The session lives. Also of a connection that was
+	// made and got no answer, which no EventConnected or EventResumed was told of.
 	EventDisconnected
 	// EventResumed: the session goes on with another connection.
 	EventResumed
-	// EventDialFailed: an attempt to connect failed, and Err says why; Wait is how long until the next, 0 for at once.
+	// EventDialFailed: an attempt to connect failed, and Err says why; Wait is how long until the next, 0 for at once,
+	// negative if there is none.
 	EventDialFailed
-	// EventLost: the listener has no such session any more, and a new one takes its place. N datagrams are sent again there,
-	// and some of them may have been delivered: they are Redelivered. What the lost session has acknowledged and its
-	// application not seen is gone. Err says why it was lost.
+	// EventLost: the listener has no such session any more, and a new one takes its place. N datagrams are sent again
+	// there, and some of them may have been delivered: they are Redelivered. What the lost session has acknowledged and
+	// its application not seen is gone. Err says why it was lost.
 	EventLost
-	// EventExpired: a datagram was not sent in its time, and will not be. N is its number, the first being 1.
+	// EventExpired: a datagram was not sent in its time, and will not be. N is its number among all that were accepted,
+	// the first being 1. It is told when the turn of the datagram has come, over a connection.
 	EventExpired
-	// EventGoAway: the listener asks to be left. When the connection ends the dialer waits for Wait, and a random part of
-	// Spread, before it dials.
+	// EventGoAway: the listener asks to be left. When the connection ends the dialer waits for Wait, and a random part
+	// of Spread, before it dials.
 	EventGoAway
 	// EventPeerStopped: the peer has closed, and takes nothing more. What is on its way from it may still be received.
 	EventPeerStopped

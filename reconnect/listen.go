@@ -15,8 +15,8 @@ import (
 	"github.com/towline-mq/towline/reconnect/internal/session"
 )
 
-// Listener takes connections, and makes of them sessions and plain connections. All its methods are safe for any number of
-// goroutines.
+// Listener takes connections, and makes of them sessions and plain connections. All its methods are safe for any number
+// of goroutines.
 //
 // It may have several net.Listeners, of any transports, which share its sessions: one that began over QUIC goes on over
 // TLS. Handshakes run beside each other, each with a deadline, and Accept returns each session once, however many
@@ -132,11 +132,11 @@ func (l *Listener) Addr() net.Addr {
 	return l.lns[0].Addr()
 }
 
-// Accept returns the next session, or plain connection, that a peer has begun. It blocks until there is one, ctx ends, or
-// the Listener does: then the error is ErrClosed, or, if there is no net.Listener left, what the last of them said.
+// Accept returns the next session, or plain connection, that a peer has begun. It blocks until there is one, ctx ends,
+// or the Listener does: then the error is ErrClosed, or, if there is no net.Listener left, what the last of them said.
 //
-// A Conn of a session that was accepted belongs to the caller, and lives on when the Listener is closed only as long as
-// its connection does.
+// The Conn belongs to the caller, who has to close it. A session ends with the Listener at the latest; a plain
+// connection does not. Accept may still return what had begun when Shutdown was called.
 func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -248,9 +248,10 @@ func (l *Listener) opened(nc net.Conn) {
 	<-l.slots
 }
 
-// Close ends the Listener at once: it accepts no more, refuses handshakes under way, and gives up all sessions, accepted
-// or not. Plain connections that were accepted are left alone. It waits until no goroutine of its own is left but for
-// callbacks. Accept returns ErrClosed.
+// Close ends the Listener at once: it accepts no more, refuses handshakes under way, and gives up all sessions,
+// accepted or not: their Conns end with a *SessionLostError, and so do the dialers', or begin a new session elsewhere.
+// Plain connections that were accepted are left alone. It waits until no goroutine of its own is left but for
+// OnEvent's: for a second at most if a dialer does not answer, and for Authenticate. Accept returns ErrClosed.
 func (l *Listener) Close() error {
 	l.mu.Lock()
 	if !l.closed {
@@ -290,7 +291,10 @@ func (l *Listener) Close() error {
 // dialers of all sessions to go away, and waits until the sessions have ended; those that lose their connection may
 // still resume. When ctx ends first, it closes the rest, and returns ctx's cause. In the end it is closed.
 //
-// Dialers come back no earlier than delay + a random part of spread from now.
+// Nothing ends by itself: a dialer's application gets EventGoAway, and may Close; that of the listener closes its Conns
+// when it sees fit. Sessions without a connection are waited for as well, until they expire. Accepted plain connections
+// are not. Dialers dial no earlier than delay + a random part of spread from now, each 5 min at most unless
+// DialOptions.Redial says otherwise.
 func (l *Listener) Shutdown(ctx context.Context, delay, spread time.Duration) error {
 	l.mu.Lock()
 	l.draining = true

@@ -16,8 +16,8 @@ import (
 const (
 	// DefaultSessionBuffer is how many bytes of frames may be accepted and not acknowledged: 8 MiB.
 	DefaultSessionBuffer = 8 << 20
-	// DefaultMaxWindow is how many bytes may arrive ahead of the application, where the connection needs that much to be
-	// kept busy: 16 MiB. A session begins with 64 KiB.
+	// DefaultMaxWindow is how many bytes may arrive ahead of the application, where the connection needs that much to
+	// be kept busy: 16 MiB. A session begins with 64 KiB.
 	DefaultMaxWindow = 16 << 20
 	// DefaultPingAfter is the silence after which a peer is asked whether it is there: 5 s.
 	DefaultPingAfter = 5 * time.Second
@@ -29,7 +29,8 @@ const (
 	DefaultMaxHandshakes = 1024
 	// DefaultMaxSessions is how many sessions a listener has: 100,000.
 	DefaultMaxSessions = 100_000
-	// DefaultMemory is how many bytes a listener promises to take from all peers together, ahead of the application: 1 GiB.
+	// DefaultMemory is how many bytes a listener promises to take from all peers together, ahead of the application: 1
+	// GiB.
 	DefaultMemory = 1 << 30
 )
 
@@ -39,24 +40,27 @@ type SessionOptions struct {
 	// holds in each direction. 0: datagram.DefaultMaxPayload, 16 MiB. At most 4,294,967,291.
 	MaxPayload int
 
-	// SendBuffer is how many bytes of frames may be accepted and not acknowledged; the last may go over it. 0:
-	// DefaultSessionBuffer.
+	// SendBuffer is how many bytes of frames, payload and 8 each, may be accepted and not acknowledged; the last may go
+	// over it. It is what can be under way at once: for full speed, no less than the rate times the round trip; for
+	// outages, what is to be accepted meanwhile. 0: DefaultSessionBuffer.
 	SendBuffer int
 
-	// MaxWindow is how many bytes may arrive ahead of the application; one datagram may go over it. 0: DefaultMaxWindow. Less
-	// than 64 KiB: 64 KiB.
+	// MaxWindow is how many bytes may arrive ahead of the application; one datagram may go over it. 0:
+	// DefaultMaxWindow. Less than 64 KiB: 64 KiB.
 	MaxWindow int
 
-	// AckConsumed: what arrives is acknowledged to the peer when the application calls Reader.Ack, not as soon as it is in
-	// memory here. An application that does not call it stops its peer when the peer's buffer is full.
+	// AckConsumed: what arrives is acknowledged to the peer when the application calls Reader.Ack, not as soon as it is
+	// in memory here. So what this process had not finished with when it was killed is still unconfirmed at the peer.
+	// An application that does not call it stops its peer when the peer's buffer is full.
 	AckConsumed bool
 
-	// PingAfter is the silence after which the peer is asked whether it is there. After twice that the connection is given
-	// up. Both are halved while something is unconfirmed. 0: DefaultPingAfter. Less than 20 ms: 20 ms.
+	// PingAfter is the silence after which the peer is asked whether it is there. After twice that the connection is
+	// given up. Both are halved while something is unconfirmed. 0: DefaultPingAfter. Less than 20 ms: 20 ms.
 	PingAfter time.Duration
 
-	// OnEvent is told what happens to the session, one event after the other, from a goroutine that belongs to nobody else. It
-	// may take its time, and may call anything. nil: nobody is told.
+	// OnEvent is told what happens to the session, one event after the other, from a goroutine that belongs to nobody
+	// else. It may call anything. It may take its time, in which events gather. It may be called before Dial or Accept
+	// has returned, and after Close has. nil: nobody is told.
 	OnEvent func(*Conn, Event)
 
 	// Logger is told the same, and of refused peers. nil: silence.
@@ -71,15 +75,19 @@ type DialOptions struct {
 	// dialer that is given to Dial. A session that fell back tries what it prefers again from time to time.
 	Fallbacks []transport.Dialer
 
-	// Redial says how to get a connection again. nil: at once, then after growing waits, without end.
+	// Redial says how to get a connection again. nil: at once, then after random waits of up to 50 ms, growing to up to
+	// 5 s, without end. The end of its limits, and a failure that is fatal at every endpoint, end the Conn. Each
+	// connection has, beside Redial.AttemptTimeout, 5 s to be answered.
 	Redial *redial.Policy
 
-	// Strict: a session that the listener has lost ends the Conn, with a *SessionLostError. Otherwise a new session takes
-	// its place and what is unconfirmed is sent again there, marked as Redelivered.
+	// Strict: a session that the listener has lost ends the Conn, with a *SessionLostError. Otherwise a new session
+	// takes its place and what is unconfirmed is sent again there; what was written before is marked as Redelivered.
+	// (If one direction has ended already, no session can take its place, and it is as with Strict.)
 	Strict bool
 
-	// Token is shown to the listener's Authenticate at each dial, up to 768 bytes. It is asked for each time; its ctx ends
-	// with the Conn. nil: none. The token is sent as it is: use TLS or QUIC.
+	// Token is shown to the listener's Authenticate at each dial, up to 768 bytes. It is asked for each time, when the
+	// connection is there; its ctx ends with the Conn. An error is a dial that failed, or, marked by redial.Fatal, the
+	// end of the Conn. nil: none. The token is sent as it is: use TLS or QUIC.
 	Token func(ctx context.Context) ([]byte, error)
 }
 
@@ -87,7 +95,8 @@ type DialOptions struct {
 type PlainPeers int
 
 const (
-	// AllowPlain serves them with plain connections. A peer that says nothing within HandshakeTimeout counts as one.
+	// AllowPlain serves them with plain connections. A peer that says nothing within HandshakeTimeout counts as one,
+	// and so does one that ends its stream at once, as health checks do.
 	AllowPlain PlainPeers = iota
 	// OnlyPlain serves nobody else: no byte is looked at, each connection is a plain one.
 	OnlyPlain
@@ -105,27 +114,29 @@ type ListenOptions struct {
 	// PlainFraming replaces the 8-byte header on plain connections. It must only be set with OnlyPlain.
 	PlainFraming datagram.Framing
 
-	// Expiry is how long a session is kept without a connection. 0: DefaultExpiry. One that its dialer has not confirmed is
-	// kept for 30 s at most.
+	// Expiry is how long a session is kept without a connection. 0: DefaultExpiry. One that its dialer has not
+	// confirmed is kept for 30 s at most.
 	Expiry time.Duration
 
-	// Authenticate says who a peer is, at each connection that it makes; an error refuses it. A session is only resumed by
-	// the principal that began it. ctx ends with HandshakeTimeout. nil: everybody is "".
+	// Authenticate says who a peer is, at each connection that it makes; an error refuses it. A session is only resumed
+	// by the principal that began it. ctx ends with HandshakeTimeout. nil: everybody is "".
 	Authenticate func(ctx context.Context, p *Peer) (principal string, err error)
 
 	// HandshakeTimeout bounds the time from a connection to the answer to its first frame. 0: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 
-	// MaxHandshakes is how many connections may be without a session at once; more wait to be accepted. 0:
-	// DefaultMaxHandshakes.
+	// MaxHandshakes is how many connections may be without a session at once, with their peers not proved; more wait to
+	// be accepted. 0: DefaultMaxHandshakes.
 	MaxHandshakes int
 
-	// MaxSessions is how many sessions there may be, and MaxDetached how many of them without a connection: above it the
-	// oldest are dropped. 0: DefaultMaxSessions for both.
+	// MaxSessions is how many sessions there may be: further dialers are asked to come back in 1 to 2 s. MaxDetached is
+	// how many of them may be without a connection: above it the one that has been so for longest is dropped, those
+	// that were never confirmed first. 0: DefaultMaxSessions, and MaxSessions.
 	MaxSessions, MaxDetached int
 
-	// Memory is how many bytes are promised to be taken from all peers together, ahead of the application, beyond 64 KiB for
-	// each session. 0: DefaultMemory.
+	// Memory is how many bytes are promised to be taken from all peers together, ahead of the application. Each session
+	// has 64 KiB of it even if there is nothing left, and more only as long as there is. What the sessions have sent is
+	// not part of it: that is MaxSessions times SendBuffer at worst. 0: DefaultMemory.
 	Memory int64
 }
 

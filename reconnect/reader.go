@@ -20,12 +20,13 @@ type Reader struct {
 	ch   chan datagram.Datagram
 }
 
-// Receive returns the next datagram. It blocks until one has arrived, ctx ends, or the connection does.
+// Receive returns the next datagram. It blocks until one has arrived, ctx ends, or the Conn does.
 //
-// io.EOF: the peer has ended its sending, and everything was received. io.ErrUnexpectedEOF: the stream ended inside a
-// frame. One that matches datagram.ErrVersion, ErrSize or ErrTooLarge: the peer broke the protocol or the limit.
-// ErrClosed: this side closed. Others: the stream's own. All of these are final, and come after the last datagram that
-// wholly arrived. When ctx ends nothing is lost.
+// io.EOF: the peer has ended its sending, and everything was received. ErrClosed: this side closed. Of a session: one
+// that matches ErrSessionLost, ErrPeerClosed, ErrTakenOver, ErrRefused or ErrProtocol, or, of a dialer that gave up, a
+// *redial.Error. Of a plain connection: io.ErrUnexpectedEOF, the stream ended inside a frame; one that matches
+// datagram.ErrVersion, ErrSize or ErrTooLarge, the peer broke the protocol or the limit; others are the stream's own.
+// All of these are final, and come after the last datagram that wholly arrived. When ctx ends nothing is lost.
 func (r *Reader) Receive(ctx context.Context) (datagram.Datagram, error) {
 	if ctx.Err() != nil {
 		return datagram.Datagram{}, context.Cause(ctx)
@@ -43,8 +44,8 @@ func (r *Reader) ReceiveBatch(ctx context.Context, dst []datagram.Datagram) (n i
 }
 
 // Ack tells the peer that the application has finished with n more of the datagrams that it received, in the order in
-// which it did. It is for sessions with SessionOptions.AckConsumed, and does nothing on others. The error says that there
-// are fewer than n, and nothing has changed; or why the session has ended.
+// which it did. It is for sessions with SessionOptions.AckConsumed, and does nothing on others. It does not block. The
+// error says that there are fewer than n, and nothing has changed; or why the session has ended.
 func (r *Reader) Ack(n int) error {
 	if s, ok := r.c.e.(*sess); ok {
 		return s.ack(n)

@@ -9,7 +9,8 @@ import (
 	"github.com/towline-mq/towline/datagram"
 )
 
-// Writer sends datagrams, in the order in which they were accepted. It is safe for any number of goroutines.
+// Writer sends datagrams, in the order in which they were accepted. It is safe for any number of goroutines. That of a
+// session accepts whether there is a connection or not.
 type Writer struct {
 	c *Conn
 
@@ -22,11 +23,12 @@ type Writer struct {
 	stop   chan struct{}
 }
 
-// Send queues d for the peer. It blocks while the queue is full, until ctx ends, or the connection does.
+// Send queues d for the peer. It blocks while the queue is full, until ctx ends, or the Conn does.
 //
-// nil means accepted: d will be written, after all that was accepted before. An error means that d was not sent and
-// will not be: ctx's own cause, one that matches datagram.ErrTooLarge or datagram.ErrFraming, ErrClosed, or what broke
-// the connection. The payload is copied, and the caller's again when Send returns.
+// nil means accepted: d will be written, after all that was accepted before, and on a session delivered, or reported as
+// unconfirmed when that ends. An error means that d was not sent and will not be: ctx's own cause, one that matches
+// datagram.ErrTooLarge or datagram.ErrFraming, ErrClosed, ErrPeerClosed, or why the Conn ended. The payload is copied,
+// and the caller's again when Send returns.
 func (w *Writer) Send(ctx context.Context, d datagram.Datagram) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -39,10 +41,11 @@ func (w *Writer) TrySend(d datagram.Datagram) error {
 	return w.c.e.send(context.Background(), d, noWait)
 }
 
-// SendExpiring is Send of a datagram that is of no use after age: if it was not sent by then, because there is no
-// connection or the peer takes nothing, it never will be, and EventExpired and Stats.Expired tell so. One that was sent
-// before is sent again after a new dial, whatever its age. Only sessions can do this; on a plain connection the error
-// matches errors.ErrUnsupported.
+// SendExpiring is Send of a datagram that is of no use after age, counted from when it was accepted: if it was not sent
+// by then, because there is no connection or the peer takes nothing, it never will be. EventExpired and Stats.Expired
+// tell so, not at once, but when its turn to be sent has come; until then it takes room in the buffer and is
+// Unconfirmed. One that was sent before is sent again after a new dial, whatever its age. Only sessions can do this; on
+// a plain connection the error matches errors.ErrUnsupported.
 func (w *Writer) SendExpiring(ctx context.Context, d datagram.Datagram, age time.Duration) error {
 	s, ok := w.c.e.(*sess)
 	if !ok {
@@ -65,9 +68,13 @@ func (w *Writer) SendBatch(ctx context.Context, ds []datagram.Datagram) (n int, 
 	return w.c.e.sendBatch(ctx, ds)
 }
 
-// Flush waits until everything accepted before the call was taken by the operating system, or ctx ends, or the
-// connection does. There is no need to call it for datagrams to get on their way: they are, as soon as they are
-// accepted. It says nothing about the peer.
+// Flush waits until everything accepted before the call is acknowledged by the peer: it has it in memory, or its
+// application has finished with it if the peer's SessionOptions.AckConsumed says so. The wait goes on across
+// connections, until ctx ends or the session does; then, and when the peer takes nothing more, it is an error, and what
+// is acknowledged stays so. There is no need to call it for datagrams to get on their way: they are, as soon as they
+// are accepted.
+//
+// On a plain connection it waits until everything was taken by the operating system, and says nothing about the peer.
 func (w *Writer) Flush(ctx context.Context) error {
 	if err := w.chanFlush(ctx); err != nil {
 		return err
@@ -75,18 +82,18 @@ func (w *Writer) Flush(ctx context.Context) error {
 	return w.c.e.flush(ctx)
 }
 
-// Done returns a channel that is closed when nothing more is accepted: CloseSend, Close or CloseNow was called, or the
-// connection failed. Select on it beside a send to C.
+// Done returns a channel that is closed when nothing more is accepted: CloseSend, Close or CloseNow was called, the
+// peer takes nothing more, the session has ended, or a plain connection failed. Select on it beside a send to C.
 func (w *Writer) Done() <-chan struct{} { return w.c.e.refusing() }
 
 // C returns a channel for use in a select: what is sent to it is sent to the peer, as by Send. It is unbuffered, and
 // always the same one. A payload belongs to the Writer from then on, and must not be changed.
 //
 // Once nothing more is accepted nobody takes from the channel: select on Done beside it. A datagram that cannot be
-// sent, such as one that is too large, ends the connection with the error that Send would return, for Conn.Err to tell.
+// sent, such as one that is too large, ends the Conn with the error that Send would return, for Conn.Err to tell.
 //
-// Closing the channel is CloseSend that does not wait. (On a stream that cannot be closed in one direction, only the
-// connection's Close tells the peer.)
+// Closing the channel is CloseSend that does not wait. (On a plain connection whose stream cannot be closed in one
+// direction, only Close tells the peer.)
 func (w *Writer) C() chan<- datagram.Datagram {
 	w.once.Do(func() {
 		w.ch = make(chan datagram.Datagram)
