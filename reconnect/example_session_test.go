@@ -157,9 +157,9 @@ func ExampleConn_Redial() {
 	// resumed: 1
 }
 
-// A server that is killed takes with it what it had acknowledged and not dealt with. Where that matters, the program keeps
-// each request until it is answered, and Strict tells it when the session was lost: then it sends again what is not
-// answered. A request may be done twice that way, so it has a number, by which the server can tell.
+// A server that is killed takes with it what it had acknowledged and not dealt with. Where that matters, the program
+// keeps each request until it is answered, and Strict tells it when the session was lost: then it sends again what is
+// not answered. A request may be done twice that way, so it has a number, by which the server can tell.
 func ExampleSessionLostError() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
