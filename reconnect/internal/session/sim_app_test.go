@@ -15,6 +15,7 @@ type message struct {
 	deadline  time.Duration
 	expired   bool
 	delivered bool
+	unmarked  bool // as one that was not delivered before
 	buried    bool // it was acknowledged by a process that was killed before its application took it
 }
 
@@ -41,6 +42,9 @@ type app struct {
 
 func (m *sim) newApp(e *end) *app {
 	a := &app{m: m, e: e, left: m.rng.IntN(m.plan.messages + 1), stopAt: -1}
+	if m.plan.exactly {
+		a.left = m.plan.messages
+	}
 	if m.plan.stops && m.odds(3) {
 		a.stopAt = m.rng.IntN(m.plan.messages + 1)
 	}
@@ -216,11 +220,11 @@ func (a *app) takeRun() bool {
 		switch {
 		case d.Recipient != msg.recipient || !bytes.Equal(d.Payload, msg.payload):
 			m.failf("%s: datagram %d is not what was sent", e.name, at)
-		case msg.delivered && !marked:
+		case msg.unmarked && !marked:
 			m.failf("%s: datagram %d is delivered twice, and not marked", e.name, at)
 		}
 		m.hitIf(redelivered, marked && msg.delivered)
-		msg.delivered = true
+		msg.delivered, msg.unmarked = true, msg.unmarked || !marked
 		a.next++
 		at++
 	}

@@ -21,12 +21,16 @@ type end struct {
 	idle    func()   // called then
 	coming  *connEnd // waits for that, to be attached
 
-	skew   time.Duration // of its clock, forwards
-	frozen time.Duration // the process is stopped until then
-	armed  time.Duration // when Tick is called next; 0: not
-	gone   bool          // the process is gone, and its memory with it
-	over   bool          // the end was seen to
+	skew    time.Duration // of its clock, forwards
+	frozen  time.Duration // the process is stopped until then
+	armed   time.Duration // when Tick is called next; 0: not
+	gone    bool          // the process is gone, and its memory with it
+	over    bool          // the end was seen to
+	lingers bool
 }
+
+// linger is how long the last bytes of a session may take.
+const linger = 5 * time.Second
 
 func (e *end) clock() time.Duration { return e.m.now + e.skew }
 
@@ -180,9 +184,8 @@ func (e *end) control(frame []byte) error {
 		m.hitIf(nothingToReplay, s.log.base == s.log.final())
 		m.hitIf(resumedWithReplay, s.log.base != s.log.max)
 	}
-	if kind == KindClose && err == nil && state == Live {
-		m.hit(closeCame)
-	}
+	m.hitIf(closeCame, kind == KindClose && err == nil && state == Live)
+	m.hitIf(closeLost, kind == KindReject && err == nil)
 	return err
 }
 
@@ -191,7 +194,7 @@ func (e *end) control(frame []byte) error {
 // kick begins a write, if there is something to write and nothing is being written.
 func (e *end) kick() {
 	ce, s, m := e.cur, e.s, e.m
-	if ce == nil || ce.writing || ce.closed || m.now < e.frozen {
+	if e.gone || ce == nil || ce.writing || ce.closed || m.now < e.frozen {
 		return
 	}
 	pulls, max := s.Pulls(), s.log.max
@@ -393,7 +396,7 @@ func (e *end) checked(what string) {
 		m.failf("%s: after %s: %v", e.name, what, err)
 	}
 	r := &s.recv
-	if promised := r.credit - min(r.credit, r.taken.B); s.state != Ended && promised > max(r.reserved, InitialCredit) {
+	if promised := r.credit - min(r.credit, r.taken.B); s.state != Ended && promised > max(r.reserved, InitialCredit, r.arrived.B-r.taken.B) {
 		m.failf("%s: after %s: %d bytes are promised, %d reserved", e.name, what, promised, r.reserved)
 	}
 	if limit := max(r.window, r.reserved) + uint64(m.plan.maxPayload) + datagram.HeaderSize; r.waiting > limit && !m.flipped {
@@ -493,7 +496,11 @@ func (e *end) ended() {
 			return
 		}
 	}
-	if e.cur != nil && (e.cur.writing || e.s.closeDue) {
+	if ce := e.cur; ce != nil && (ce.writing || e.s.closeDue) {
+		if !e.lingers {
+			e.lingers = true
+			e.m.after(linger, ce.close) // whoever does not take the last bytes has had his time
+		}
 		return
 	}
 	if ce := e.cur; ce != nil {
@@ -571,6 +578,14 @@ func (d *dialer) attach(c *conn) {
 	ce.epoch = s.epoch
 	m.note("dialer: conn %d, epoch %d, %v, base %v", c.n, s.epoch, s.state, s.log.base)
 	d.after("Dial")
+}
+
+// leave gives the connection up.
+func (d *dialer) leave() {
+	if d.cur != nil {
+		d.m.hit(leftByDialer)
+		d.cur.close()
+	}
 }
 
 func (d *dialer) live() {
@@ -668,7 +683,7 @@ func (d *dialer) renew() {
 	}
 	m.void = m.void || m.plan.start.N > 1<<63
 	m.note("dialer: renewed, %d redelivered, origin %v %v", d.s.redelivered, d.s.log.origin, d.s.recv.origin)
-	d.over = false
+	d.over, d.lingers = false, false
 	d.redial()
 	d.app.wake()
 }

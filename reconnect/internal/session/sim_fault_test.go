@@ -22,6 +22,7 @@ type plan struct {
 	token                []byte
 
 	messages            int // at most, for each application
+	exactly             bool
 	sizes               int
 	batch               int
 	sendPace, takePace  time.Duration
@@ -174,10 +175,7 @@ func (m *sim) disturb() {
 			m.disturbConn(f, c, c.lanes[l])
 		}
 	case faultLeave:
-		if ce := m.dialer.cur; ce != nil {
-			m.hit(leftByDialer)
-			ce.close()
-		}
+		m.dialer.leave()
 	case faultRefuse:
 		p.refuseUntil = m.now + m.between(0, 2*time.Second)
 	case faultExpire:
@@ -370,7 +368,7 @@ func (m *sim) heal() {
 		for _, l := range c.lanes {
 			l.cutAt, l.finAt = -1, -1
 			l.latency, l.perByte = min(l.latency, 100*time.Millisecond), 0
-			l.readSize = 64 << 10
+			l.readSize, l.capacity = 64<<10, 256<<10
 			if l.flipAt >= 0 {
 				c.reset()
 			}

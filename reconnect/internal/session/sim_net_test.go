@@ -32,6 +32,7 @@ type sim struct {
 	server *server
 	dialer *dialer
 	conns  []*conn
+	cuts   []breach // of the connections, if they are not drawn
 
 	healed  bool
 	flipped bool // a byte was changed on the way: what arrives need not be right any more
@@ -168,6 +169,7 @@ type lane struct {
 	cutAt     int // the connection is reset when so many bytes have arrived; -1: never
 	finAt     int // the stream ends there, whatever is written; -1: never
 	flipAt    int // this byte is changed; -1: none
+	holdAt    int // what is behind it comes late, and the dialer does not wait for it; -1: nothing
 
 	scan scanner
 }
@@ -180,9 +182,9 @@ type part struct {
 func (m *sim) newConn() *conn {
 	c := &conn{m: m, n: len(m.conns)}
 	for i := range c.lanes {
-		l := &lane{c: c, from: i, cutAt: -1, finAt: -1, flipAt: -1, capacity: 256 << 10, readSize: 64 << 10}
+		l := &lane{c: c, from: i, cutAt: -1, finAt: -1, flipAt: -1, holdAt: -1, capacity: 256 << 10, readSize: 64 << 10}
 		l.latency = m.between(0, m.plan.latency)
-		if !m.healed {
+		if !m.healed && m.plan.total > 0 {
 			if m.odds(4) {
 				l.latency *= 4
 			}
@@ -192,7 +194,19 @@ func (m *sim) newConn() *conn {
 				l.perByte = pick(m, time.Microsecond, 20*time.Microsecond, 200*time.Microsecond)
 				l.capacity = min(l.capacity, 64<<10)
 			}
+			if m.plan.weights[faultCut] > 0 && m.odds(8) {
+				l.cutAt = m.rng.IntN(400) // in the handshake, or soon behind it
+			}
 			m.hitIf(oneByteReads, l.readSize == 1)
+		}
+		for _, cut := range m.cuts {
+			switch {
+			case cut.conn != c.n || cut.from != i:
+			case cut.late:
+				l.holdAt = cut.at
+			default:
+				l.cutAt = cut.at
+			}
 		}
 		c.lanes[i] = l
 	}
@@ -255,6 +269,15 @@ func (l *lane) arrive() {
 	fin := l.finAt >= 0 && l.delivered+n >= l.finAt
 	if fin {
 		n = max(0, l.finAt-l.delivered)
+	}
+	if l.holdAt >= 0 && l.delivered+n > l.holdAt {
+		rest := l.delivered + n - l.holdAt
+		n -= rest
+		l.frozen, l.holdAt = m.now+time.Second, -1
+		l.parts = append([]part{{rest, l.frozen}}, l.parts...)
+		l.last = max(l.last, l.frozen)
+		m.at(l.frozen, l.arrive)
+		m.after(time.Millisecond, m.dialer.leave)
 	}
 	if n > 0 {
 		p := l.q[:n:n]

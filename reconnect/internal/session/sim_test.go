@@ -198,14 +198,16 @@ func (m *sim) verdict() {
 		return
 	}
 	last := m.server.latest(d.s.id)
+	stopped := false
 	for _, e := range m.server.ends {
 		if e != last && !e.gone && e.s.err != nil && !isLost(e.s.err) {
 			m.failf("%s: ended with %v", e.name, e.s.err)
 		}
+		stopped = stopped || e.s.recv.stopped
 	}
 	m.ended(d.end, last)
 	m.ended(last, d.end)
-	if !last.s.recv.stopped {
+	if !stopped {
 		m.all(d.app)
 	}
 	if !d.s.recv.stopped {
@@ -312,7 +314,7 @@ func seeds(t *testing.T, n int) (first, count uint64) {
 
 // TestSim runs the simulation with many seeds. SEEDS=n runs n of them, SEED=n only that one; FIRST=n begins there.
 func TestSim(t *testing.T) {
-	first, count := seeds(t, 100)
+	first, count := seeds(t, 1000)
 	var hits [numSituations]int
 	var faults, steps, conns int
 	began := time.Now()
