@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/towline-mq/towline/datagram"
@@ -57,9 +58,11 @@ type sess struct {
 	inHand   uint64
 	timer    *time.Timer
 	armed    time.Duration // when timer fires; 0: not at all
+	finished bool          // this side has ended its sending
 	ended    bool          // the machine has, and end is closed
 	cause    error         // why this side ended it, if it did
 	brutal   bool          // and at once
+	parting  net.Conn      // the connection over which a session that has ended says goodbye
 	reason   error         // why it ended, in this package's words
 	events   []Event
 	telling  bool // a goroutine tells events
@@ -201,12 +204,12 @@ func (s *sess) accepting() error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, session.ErrStopped):
-		return ErrPeerClosed
-	case s.reason == nil || isEOF(s.reason):
+	case s.reason != nil && !isEOF(s.reason):
+		return s.reason
+	case s.finished:
 		return ErrClosed
 	}
-	return s.reason
+	return ErrPeerClosed
 }
 
 // await gives up mu until what is told of.
@@ -278,6 +281,7 @@ func (s *sess) canFinish() bool { return true }
 
 func (s *sess) finishing() {
 	s.mu.Lock()
+	s.finished = true
 	s.m.Finish(s.clock.now())
 	s.settle(true)
 }
@@ -455,11 +459,16 @@ func (s *sess) ack(n int) error {
 	return nil
 }
 
-func (s *sess) stop() {
+// drop lets nothing more be handed out.
+func (s *sess) drop() {
 	s.rmu.Lock()
 	s.dropping = true
 	s.cur = session.Run{}
 	s.rmu.Unlock()
+}
+
+func (s *sess) stop() {
+	s.drop()
 	s.mu.Lock()
 	s.m.Stop()
 	s.settle(false)
@@ -498,7 +507,11 @@ func (s *sess) settle(lone bool) {
 		go s.write(l, false)
 		return
 	}
-	s.out.Vec = rest // what is not written, or all that will never be
+	if !errors.Is(err, errWouldBlock) {
+		s.failed(l, err)
+		return
+	}
+	s.out.Vec = rest
 	go s.write(l, true)
 }
 
@@ -543,11 +556,7 @@ func (s *sess) write(l *link, pulled bool) {
 	for {
 		if pulled {
 			if err := l.write(s.out.Vec); err != nil {
-				s.mu.Lock()
-				s.m.Wrote()
-				s.rest(l)
-				s.lose(l, err)
-				s.settle(false)
+				s.failed(l, err)
 				return
 			}
 		}
@@ -562,6 +571,15 @@ func (s *sess) write(l *link, pulled bool) {
 		}
 		s.mu.Unlock()
 	}
+}
+
+// failed takes the end of a write that has failed: nothing may follow a frame that was cut.
+func (s *sess) failed(l *link, err error) {
+	s.mu.Lock()
+	s.m.Wrote()
+	s.rest(l)
+	s.lose(l, err)
+	s.settle(false)
 }
 
 // write writes all of vec. It may block for as long as the peer takes nothing, until the link is closed.
@@ -625,10 +643,12 @@ func (s *sess) lose(l *link, err error) {
 	if l == nil || s.link != l {
 		return
 	}
+	err = s.explain(err)
 	s.link = nil
 	l.err = err
+	worked := s.m.State() == session.Live
 	s.m.Detach()
-	if !s.ended {
+	if worked && !s.ended {
 		s.events = append(s.events, Event{Kind: EventDisconnected, Time: time.Now(), Err: err})
 	}
 	go closeNow(l.nc) // a transport's Close may take a while
@@ -654,9 +674,10 @@ func (s *sess) read(l *link) error {
 		readable := s.m.Readable() || s.m.EOF() || s.ended
 		ended := s.m.State() == session.Ended
 		if err != nil && !ended {
-			s.lose(l, err) // rejected for now
+			err = s.why(err) // rejected for now
+			s.lose(l, err)
 			s.settle(false)
-			return err
+			return l.err
 		}
 		if ended {
 			if err == nil {
@@ -733,11 +754,19 @@ func (s *sess) broken(l *link, err error) error {
 	if isEOF(err) {
 		err = errHungUp
 	}
-	if s.m.State() == session.Greeting && s.dial != nil && errors.Is(err, errHungUp) {
-		err = ErrNoSessions
-	}
 	s.lose(l, err)
 	s.settle(false)
+	return l.err
+}
+
+// explain says what a connection that ended before there was an answer means, whoever found it first. mu is held.
+func (s *sess) explain(err error) error {
+	if s.dial == nil || s.m.State() != session.Greeting {
+		return err
+	}
+	if errors.Is(err, errHungUp) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return &sessionError{ErrNoSessions, "it hung up at the first word", err}
+	}
 	return err
 }
 
@@ -746,8 +775,9 @@ var errHungUp = errors.New("reconnect: the peer closed the connection")
 // part ends the connection of a session that has ended: what is still to be said is, and the peer's last words are
 // waited for, so that no reset overtakes ours.
 func (s *sess) part(l *link) {
-	_ = l.nc.SetDeadline(time.Now().Add(partTime))
 	s.mu.Lock()
+	s.parting = l.nc
+	s.limitGoodbye()
 	for s.writing {
 		changed := s.wrote.wait()
 		s.mu.Unlock()
@@ -757,12 +787,23 @@ func (s *sess) part(l *link) {
 	if s.link == l {
 		s.link = nil
 	}
-	aborted := s.brutal
 	s.mu.Unlock()
-	if w, ok := l.nc.(closeWriter); ok && !aborted && w.CloseWrite() == nil {
+	if w, ok := l.nc.(closeWriter); ok && w.CloseWrite() == nil {
 		_, _ = io.Copy(io.Discard, onlyReader{l.nc})
 	}
 	closeNow(l.nc)
+}
+
+// limitGoodbye bounds the rest of the parting, if it has begun. mu is held.
+func (s *sess) limitGoodbye() {
+	if s.parting == nil {
+		return
+	}
+	d := partTime
+	if s.brutal {
+		d = lastWords
+	}
+	_ = s.parting.SetDeadline(time.Now().Add(d))
 }
 
 // partTime bounds how long a connection outlives its session.
@@ -816,6 +857,9 @@ func (s *sess) why(err error) error {
 		case session.CloseDone:
 			return ErrPeerClosed
 		case session.CloseShutdown:
+			if s.cause != nil {
+				return s.cause // it was this side's listener
+			}
 			return s.lostError(closed.Reason.String(), err)
 		}
 		return &sessionError{ErrPeerClosed, closed.Reason.String(), err}
@@ -849,11 +893,9 @@ func (s *sess) lostError(reason string, err error) error {
 func (s *sess) abort(err error) {
 	s.mu.Lock()
 	if s.ended {
-		l := s.link
+		s.brutal = true
+		s.limitGoodbye() // cut short, but not before the peer was told why
 		s.mu.Unlock()
-		if l != nil {
-			closeNow(l.nc) // cuts short the goodbye
-		}
 		return
 	}
 	s.cause, s.brutal = err, true
@@ -873,20 +915,21 @@ func (s *sess) abort(err error) {
 		s.finalize()
 		return
 	}
-	if free {
-		if tell {
-			_ = l.nc.SetWriteDeadline(time.Now().Add(lastWords))
-			_ = l.write(s.out.Vec)
-		}
-		s.mu.Lock()
-		s.m.Wrote()
-		s.rest(l)
-		s.mu.Unlock()
+	_ = l.nc.SetReadDeadline(longAgo) // its reader parts, and closes it
+	if !free {
+		return
 	}
-	closeNow(l.nc)
+	if tell {
+		_ = l.nc.SetWriteDeadline(time.Now().Add(lastWords))
+		_ = l.write(s.out.Vec) // nothing can be done about an error
+	}
+	s.mu.Lock()
+	s.m.Wrote()
+	s.rest(l)
+	s.mu.Unlock()
 }
 
-// lastWords bounds how long CloseNow takes to tell the peer.
+// lastWords bounds how long a connection outlives CloseNow, to tell the peer.
 const lastWords = 20 * time.Millisecond
 
 // finalize tells that everything has ended. It must be called once the session has no connection any more.
@@ -924,7 +967,10 @@ func (s *sess) shutdown() {
 	_ = l.nc.SetReadDeadline(longAgo) // its reader parts
 }
 
-func (s *sess) closeNow() { s.abort(ErrClosed) }
+func (s *sess) closeNow() {
+	s.drop()
+	s.abort(ErrClosed)
+}
 
 // close waits until both sides know that all is said. finish came before it.
 func (s *sess) close(ctx context.Context) {
