@@ -63,6 +63,8 @@ type dialing struct {
 	ackedAt   uint64                  // what cur found
 	arrivedAt uint64
 	moved     bool // cur has been told that it was worth something
+	up        bool // cur has had an answer
+	known     bool // the session that was lost last had once been known to the listener
 }
 
 func open(d transport.Dialer, o *DialOptions, once bool) *sess {
@@ -107,6 +109,9 @@ func (g *dialing) failed(err error, wait time.Duration) {
 	s := g.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ended {
+		return // its last event has been told
+	}
 	s.events = append(s.events, Event{Kind: EventDialFailed, Time: time.Now(), Err: err, Wait: wait})
 	s.startTelling()
 	if !g.once || g.answered {
@@ -137,6 +142,9 @@ func (g *dialing) run() {
 	defer func() {
 		g.cancel()
 		_ = g.rd.Close()
+		if g.next != nil {
+			closeNow(g.next.Conn) // the session ended before it could move there
+		}
 		s.finalize()
 	}()
 	for {
@@ -148,8 +156,7 @@ func (g *dialing) run() {
 		if rl == nil {
 			return
 		}
-		again, err := g.attend(rl)
-		if err != nil && again {
+		if unanswered, err := g.attend(rl); unanswered {
 			g.failedAnswer(err)
 		}
 		s.mu.Lock()
@@ -201,19 +208,22 @@ func (g *dialing) connect() (*redial.Link, error) {
 				closeNow(rl.Conn)
 			}
 			return nil, nil
+		case errors.Is(cause, errRedial):
+			if rl != nil {
+				closeNow(rl.Conn) // it came just then, and from a Redialer that is not in use any more
+			}
+			continue
 		case err == nil:
 			return rl, nil
 		case errors.As(cause, &gave) || errors.As(err, &gave):
 			return nil, gave.err
-		case errors.Is(cause, errRedial):
-			continue
 		}
 		return nil, err
 	}
 }
 
-// attend lets the session go on with a connection, until that ends, and returns why it ended. The first result is false
-// if the session has answered on it.
+// attend lets the session go on with a connection, until that ends. It reports whether that was without an answer, and why
+// the connection ended.
 func (g *dialing) attend(rl *redial.Link) (unanswered bool, err error) {
 	s := g.s
 	var token []byte
@@ -231,7 +241,7 @@ func (g *dialing) attend(rl *redial.Link) (unanswered bool, err error) {
 	}
 	l := newLink(rl.Conn, datagram.NewReader(rl.Conn, s.o.codec()))
 	ok, _ := s.attach(l, func(now time.Duration) error {
-		g.cur, g.moved = rl, false
+		g.cur, g.moved, g.up = rl, false, false
 		g.ackedAt, g.arrivedAt = s.m.Acked(), s.m.Arrived()
 		s.m.Dial(now, exporter(rl.Conn), token)
 		return nil
@@ -244,31 +254,38 @@ func (g *dialing) attend(rl *redial.Link) (unanswered bool, err error) {
 	err = s.read(l)
 	stop()
 	s.mu.Lock()
-	ended := s.ended
+	ended, up, known := s.ended, g.up, g.known
 	s.mu.Unlock()
 	if ended {
 		s.part(l)
 		return false, nil
 	}
 	closeNow(l.nc)
-	if lostBy(err) {
+	if lostBy(err) && known {
 		rl.Progress() // it answered, and what is to be dialled now is another session
 	}
-	var r *session.RejectError
-	if errors.As(err, &r) && r.Reason.Again() {
-		rl.Delay(time.Duration(r.Delay)*time.Millisecond, time.Duration(r.Spread)*time.Millisecond)
-		return true, err
+	if r := new(session.RejectError); errors.As(err, &r) && r.Reason.Again() {
+		rl.Delay(millis(r.Delay), millis(r.Spread))
 	}
-	return true, err
+	return !up, err
 }
 
-// failedAnswer notes a connection that ended, if it was before an answer.
+func millis(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// failedAnswer notes a connection that ended before an answer.
 func (g *dialing) failedAnswer(err error) {
+	if err == nil {
+		return // Redial gave no reason
+	}
 	g.s.mu.Lock()
 	waiting := g.once && !g.answered
 	g.s.mu.Unlock()
-	if waiting {
-		g.failed(err, 0)
+	var wait time.Duration
+	if r := new(session.RejectError); errors.As(err, &r) && r.Reason.Again() {
+		wait = millis(r.Delay)
+	}
+	if waiting || !lostBy(err) { // a loss has an event of its own
+		g.failed(err, wait)
 	}
 }
 
@@ -302,6 +319,7 @@ func tlsState(nc net.Conn) *tls.ConnectionState {
 
 // live tells that the listener has answered. s.mu is held.
 func (g *dialing) live() {
+	g.up = true
 	if !g.answered {
 		g.answered = true
 		close(g.begun)
@@ -322,12 +340,15 @@ func (g *dialing) renew() bool {
 	if !lostBy(err) || g.o.Strict || s.cause != nil {
 		return false
 	}
+	known := s.m.Instance() != [16]byte{}
 	ok, err2 := s.m.Renew(rand.Reader)
 	if !ok || err2 != nil {
 		return false
 	}
 	s.lost++
-	s.events = append(s.events, Event{Kind: EventLost, Time: time.Now(), Err: err, N: s.m.Stats().Unacked})
+	g.known = known
+	why := &sessionError{ErrSessionLost, err.Error(), err}
+	s.events = append(s.events, Event{Kind: EventLost, Time: time.Now(), Err: why, N: s.m.Stats().Unacked})
 	s.lose(s.link, err)
 	return true
 }

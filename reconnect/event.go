@@ -36,13 +36,12 @@ type EventKind int
 const (
 	// EventConnected: the session has begun. Also after EventLost, when a new one has.
 	EventConnected EventKind = iota
-	// EventDisconnected: the connection is gone, and Err says why. The session lives. Also of a connection that was
-	// made and got no answer, which no EventConnected or EventResumed was told of.
+	// EventDisconnected: the connection is gone, and Err says why. The session lives.
 	EventDisconnected
 	// EventResumed: the session goes on with another connection.
 	EventResumed
-	// EventDialFailed: an attempt to connect failed, and Err says why; Wait is how long until the next, 0 for at once,
-	// negative if there is none.
+	// EventDialFailed: an attempt to connect failed, or brought no answer, and Err says why. Wait is how long until the
+	// next; 0 if there is no wait or it is not known yet, negative if there is no next.
 	EventDialFailed
 	// EventLost: the listener has no such session any more, and a new one takes its place. N datagrams are sent again
 	// there, and some of them may have been delivered: they are Redelivered. What the lost session has acknowledged and
