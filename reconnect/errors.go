@@ -26,14 +26,15 @@ var (
 	// session the one that dialled last has it.
 	ErrTakenOver = errors.New("reconnect: the session was taken over by another holder")
 
-	// ErrRefused is a peer that the listener does not want: not authorised, or of another version. It is final, also
-	// for a session that was under way and dialled again.
+	// ErrRefused is a peer that the listener does not want: not authorised, or of another version, which is the end of
+	// a session also at a later dial; or, for Dial alone, not now, because the listener is full or shutting down.
 	ErrRefused = errors.New("reconnect: refused by the listener")
 
 	// ErrProtocol is a peer that broke the session protocol.
 	ErrProtocol = errors.New("reconnect: the peer broke the session protocol")
 
 	// ErrNoSessions is a peer that knows no sessions: it answered with plain datagrams, or hung up at the first word.
+	// (A connection that breaks just then looks the same.)
 	ErrNoSessions = errors.New("reconnect: the peer has no sessions; use a plain connection")
 
 	// ErrNoAnswer is why a connection was given up, not a session: nothing came from the peer for too long. Events tell

@@ -249,9 +249,9 @@ func (l *Listener) opened(nc net.Conn) {
 }
 
 // Close ends the Listener at once: it accepts no more, refuses handshakes under way, and gives up all sessions,
-// accepted or not: their Conns end with a *SessionLostError, and so do the dialers', or begin a new session elsewhere.
-// Plain connections that were accepted are left alone. It waits until no goroutine of its own is left but for
-// OnEvent's: for a second at most if a dialer does not answer, and for Authenticate. Accept returns ErrClosed.
+// accepted or not: their Conns end with ErrClosed, and for the dialers, which are told, they are lost. Plain
+// connections that were accepted are left alone. It waits until no goroutine of its own is left but for OnEvent's: for
+// a second at most if a dialer does not answer, and for Authenticate. Accept returns ErrClosed.
 func (l *Listener) Close() error {
 	l.mu.Lock()
 	if !l.closed {
