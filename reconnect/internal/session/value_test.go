@@ -138,3 +138,95 @@ func TestR107RenewKeepsSessionsApart(t *testing.T) {
 	p.settle()
 	require.True(t, p.l.Idle())
 }
+
+// busy is a pair with something in every field: unread, unconsumed, skipped and unconfirmed datagrams both ways.
+func busy(t *testing.T) *pair {
+	p := livePairOf(t, func(d, _ *Config) { d.Consumed = true })
+	for _, s := range []*Session{p.d, p.l} {
+		p.send(s, "one")
+		p.send(s, "two")
+	}
+	p.settle()
+	p.dontTake = true
+	for _, s := range []*Session{p.d, p.l} {
+		p.send(s, "three")
+		require.NoError(t, s.Append(0, runDatagram("late"), 1))
+	}
+	p.run()
+	for _, s := range []*Session{p.d, p.l} {
+		p.send(s, "four")
+		require.NoError(t, s.Append(p.now, runDatagram("in time"), p.now+1))
+		s.Finish(p.now)
+	}
+	p.dontTake = false
+	return p
+}
+
+// TestExportRestore exchanges each side for a restored one, in each state, and goes on.
+func TestExportRestore(t *testing.T) {
+	for _, role := range []Role{Dialer, Listener} {
+		for _, state := range allStates {
+			for name, make := range map[string]func(t *testing.T) *pair{"new": nil, "busy": busy} {
+				t.Run(role.String()+"/"+state.String()+"/"+name, func(t *testing.T) {
+					p, s, _, ok := inState(t, role, state)
+					if make != nil {
+						if ok = ok && (state == Live || state == Detached); ok {
+							p = make(t)
+							s = p.side(role)
+							if state == Detached {
+								s.Detach()
+							}
+						}
+					}
+					if !ok {
+						return
+					}
+					v, err := s.Export(p.now)
+					if state == Ended {
+						require.ErrorIs(t, err, ErrFinished)
+						return
+					}
+					require.NoError(t, err)
+					again, err := Restore(p.now, s.cfg, v)
+					require.NoError(t, err)
+					w, err := again.Export(p.now)
+					require.NoError(t, err)
+					require.Equal(t, v, w)
+
+					if role == Dialer {
+						p.d = again
+					} else {
+						p.l = again
+					}
+					p.connect()
+					p.settle()
+					require.Equal(t, Live, p.d.State())
+					require.True(t, p.d.Consume(p.now, p.d.recv.open+p.d.recv.stale))
+					p.d.Finish(p.now)
+					p.l.Finish(p.now)
+					p.settle()
+					require.Equal(t, Ended, p.d.State())
+					require.NoError(t, p.d.Err())
+					require.NoError(t, p.l.Err())
+					if make != nil {
+						require.Len(t, p.gotL, 5)
+						require.Len(t, p.gotD, 5)
+					}
+				})
+			}
+		}
+	}
+	p := busy(t)
+	for name, spoil := range map[string]func(v *Value){
+		"a cut log":   func(v *Value) { v.Log = v.Log[:len(v.Log)-1] },
+		"a short log": func(v *Value) { v.Log = nil },
+		"a key":       func(v *Value) { v.Private = []byte{1} },
+		"positions":   func(v *Value) { v.Taken.N += 100 },
+	} {
+		v, err := p.d.Export(p.now)
+		require.NoError(t, err)
+		spoil(v)
+		_, err = Restore(p.now, p.d.cfg, v)
+		require.Error(t, err, name)
+	}
+}
