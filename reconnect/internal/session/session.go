@@ -731,7 +731,17 @@ func (s *Session) Pulls() bool {
 // hasData reports whether a datagram, or what takes its place, may be written.
 func (s *Session) hasData() bool {
 	l := &s.log
-	return !s.stopped && l.unsent.N < l.end.N && l.unsent.B < s.credit
+	return !s.stopped && l.unsent.N < l.end.N && l.unsent.B < s.limit()
+}
+
+// limit is the position below which datagrams may begin now. Before a RESUME is answered it is close: the answer may say
+// that the peer has what is about to be sent again, and on a connection that lives for a few bytes only, a long replay
+// would leave no time for it, so that each of them would be spent on the same bytes.
+func (s *Session) limit() uint64 {
+	if s.state == Resuming {
+		return min(s.credit, plus(s.log.base.B, InitialCredit))
+	}
+	return s.credit
 }
 
 // pullStatus appends the control frames that go before data.
@@ -778,7 +788,7 @@ func (s *Session) pullData(now time.Duration, out *Out) []byte {
 			upTo = m.at
 			break
 		}
-		if l.unsent.B >= s.credit {
+		if l.unsent.B >= s.limit() {
 			break
 		}
 		if !m.skipped {
@@ -792,9 +802,9 @@ func (s *Session) pullData(now time.Duration, out *Out) []byte {
 			return head
 		}
 	}
-	if l.unsent.N < upTo.N && l.unsent.B < s.credit {
+	if l.unsent.N < upTo.N && l.unsent.B < s.limit() {
 		from, again := l.unsent.N, l.max.N
-		out.vec = l.give(out.vec, s.credit, chunk, upTo)
+		out.vec = l.give(out.vec, s.limit(), chunk, upTo)
 		if from < again {
 			s.stats.Replayed += min(l.unsent.N, again) - from
 		}
