@@ -156,25 +156,16 @@ func (l *sendLog) length(i int, b uint64) (length uint64, next int) {
 }
 
 // from returns where the first frame begins that does so at byte position b or behind it, and the end if there is none.
+// b is not before base.
 // Cost: one segment's frames.
 func (l *sendLog) from(b uint64) Position {
 	if b >= l.end.B {
 		return l.end
 	}
-	i := l.find(b)
-	// Begin at the last frame that is known not to be behind b.
-	j := i
+	// Begin at the last frame that is known not to be behind b. The first segment has one: that at base or before it.
+	j := l.find(b)
 	for j > 0 && (l.segs[j].first < 0 || l.segs[j].at+uint64(l.segs[j].first) > b) {
 		j--
-	}
-	if l.segs[j].first < 0 || l.segs[j].at+uint64(l.segs[j].first) > b {
-		// Only frames before base begin in front of it.
-		for j = i; j < len(l.segs) && l.segs[j].first < 0; {
-			j++
-		}
-		if j == len(l.segs) {
-			return l.end
-		}
 	}
 	p := Position{l.segs[j].firstN, l.segs[j].at + uint64(l.segs[j].first)}
 	for p.B < b {

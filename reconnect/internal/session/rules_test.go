@@ -66,7 +66,7 @@ func TestR106Acknowledgements(t *testing.T) {
 					return
 				}
 				require.NoError(t, err)
-				require.EqualValues(t, max(1, c.received.N), s.Acked())
+				require.Equal(t, max(1, c.received.N), s.Acked())
 			})
 		})
 	}
@@ -89,7 +89,7 @@ func TestR108CreditIsAbsolute(t *testing.T) {
 		require.NoError(t, p.hear(s, Control{Kind: KindAck}, func(st *Status) { st.Credit += 9 }))
 		require.Equal(t, was+9, s.credit)
 		require.NoError(t, p.hear(s, Control{Kind: KindAck}, func(st *Status) { st.Credit = huge }))
-		require.EqualValues(t, uint64(huge), s.credit)
+		require.Equal(t, uint64(huge), s.credit)
 	})
 }
 
@@ -163,7 +163,7 @@ func TestR110Counts(t *testing.T) {
 		p.settle()
 		require.True(t, p.d.Finished())
 		require.True(t, p.l.EOF())
-		require.EqualValues(t, uint64(huge-1), p.d.Acked())
+		require.Equal(t, uint64(huge-1), p.d.Acked())
 	})
 	t.Run("bytes", func(t *testing.T) {
 		p := at(Position{5, huge - 20})
@@ -611,7 +611,7 @@ func TestR125Stop(t *testing.T) {
 		require.Equal(t, ErrStopped, peer.Accepting())
 		require.Equal(t, ErrStopped, peer.Append(0, runDatagram("more"), 0))
 		require.True(t, peer.Finished())
-		require.Equal(t, 1, len(peer.unconfirmedText()))
+		require.Len(t, peer.unconfirmedText(), 1)
 		require.Empty(t, kindsOf(p.pull(peer)))
 	})
 }

@@ -102,7 +102,7 @@ func becomesLive(t *testing.T, p *pair, s *Session, err error) {
 
 func isRejected(t *testing.T, p *pair, s *Session, err error) {
 	require.Equal(t, err, s.Err())
-	require.IsType(t, &RejectError{}, err)
+	require.ErrorAs(t, err, new(*RejectError))
 	require.Equal(t, Ended, s.State())
 	require.Empty(t, p.pull(s))
 }
