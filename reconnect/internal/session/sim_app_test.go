@@ -57,7 +57,8 @@ func (a *app) wake() {
 		return
 	}
 	s := a.e.s
-	if !a.sending && !a.done && s.state != Ended && (!a.blocked || s.Room() || s.stopped) {
+	waits := a.blocked && !s.Room() && !s.stopped || a.left == 0 && a.m.plan.late && !a.m.healed
+	if !a.sending && !a.done && !waits && s.state != Ended {
 		a.sending = true
 		a.m.after(a.m.between(0, a.m.plan.sendPace), a.send)
 	}

@@ -56,7 +56,7 @@ type connEnd struct {
 
 	closed  bool // by this driver, or it has learned of it
 	held    bool // nothing is read until the listener has decided
-	yielded bool
+	yielded bool // in the middle of what it has read
 
 	// The write that is under way.
 	writing bool
@@ -81,6 +81,7 @@ func (ce *connEnd) readable() {
 	if ce.e != nil && ce.e.wait(ce.readable) {
 		return
 	}
+	ce.yielded = false
 	for !ce.held {
 		if ce.closed || ce.e != nil && ce.e.cur != ce {
 			if len(ce.in.inbox) > 0 {
@@ -118,7 +119,9 @@ func (ce *connEnd) readable() {
 		}
 		ce.frame(run)
 		if !ce.m.healed && ce.m.plan.yields && ce.m.odds(4) {
-			ce.m.at(ce.m.now, ce.readable) // let others in between, at the same instant
+			// Let others in between: at the same instant, or while this reader is slow.
+			ce.yielded = true
+			ce.m.after(pick(ce.m, 0, ce.m.between(0, 20*time.Millisecond)), ce.readable)
 			return
 		}
 	}
@@ -518,7 +521,6 @@ type dialer struct {
 	dials    int
 	lives    int
 	wasLive  bool // since the last dial
-	waiting  *conn
 	eras     []era
 	renewing bool // as soon as the last write has ended
 	lost     bool // the session is lost for good
@@ -922,7 +924,7 @@ func (v *server) takeOver(ce *connEnd, e *end, epoch uint64, frame []byte, attac
 	v.table.Attach(e.s.id)
 	if old := e.cur; old != nil {
 		m.hit(takenOverLive)
-		m.hitIf(takenOverInRead, len(old.in.inbox) > 0)
+		m.hitIf(takenOverInRead, old.yielded || len(old.in.inbox) > 0)
 		e.cur = nil
 		old.close()
 	}

@@ -42,7 +42,7 @@ func (m *sim) draw() {
 	p := &m.plan
 	*p = plan{
 		maxPayload:    200_000,
-		sendBuffer:    pick[uint64](m, 1000, 16<<10, 64<<10, 256<<10),
+		sendBuffer:    pick[uint64](m, 1000, 16<<10, 64<<10, 256<<10, 1<<20),
 		minWindow:     pick[uint64](m, InitialCredit, InitialCredit, 64<<10),
 		ackDelay:      pick(m, time.Millisecond, 25*time.Millisecond, 25*time.Millisecond, 300*time.Millisecond),
 		answerTimeout: pick(m, 500*time.Millisecond, 5*time.Second),
@@ -98,7 +98,7 @@ func (p *plan) size(m *sim) int {
 		return 0
 	case n < 40 || p.sizes == 0:
 		return m.rng.IntN(60)
-	case n < 95 || p.sizes == 1:
+	case n < 80 || p.sizes == 1:
 		return m.rng.IntN(1500)
 	case n < 99 || p.sizes == 2:
 		return m.rng.IntN(20_000)

@@ -145,7 +145,6 @@ type conn struct {
 	lanes    [2]*lane // by who writes
 	ends     [2]*connEnd
 	dead     bool // reset: nothing passes any more
-	told     bool // both ends are told of it
 }
 
 // lane is one direction of a connection.

@@ -304,7 +304,7 @@ func seeds(t *testing.T, n int) (first, count uint64) {
 		return first, all
 	}
 	if raceEnabled {
-		n /= 10
+		n = max(n/20, 1)
 	}
 	if testing.Short() {
 		n /= 4
@@ -314,7 +314,7 @@ func seeds(t *testing.T, n int) (first, count uint64) {
 
 // TestSim runs the simulation with many seeds. SEEDS=n runs n of them, SEED=n only that one; FIRST=n begins there.
 func TestSim(t *testing.T) {
-	first, count := seeds(t, 1000)
+	first, count := seeds(t, 1500)
 	var hits [numSituations]int
 	var faults, steps, conns int
 	began := time.Now()
