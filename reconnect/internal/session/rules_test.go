@@ -870,3 +870,34 @@ func TestErrors(t *testing.T) {
 		require.Equal(t, []Kind{KindClose}, kindsOf(p.pull(s)))
 	})
 }
+
+func TestR102BadBodies(t *testing.T) {
+	for name, p := range map[string]*pair{"WELCOME": newPair(t), "RESUMED": livePair(t)} {
+		t.Run(name, func(t *testing.T) {
+			p.t = t
+			p.connect()
+			p.forth()
+			answer := p.pull(p.l)[0].raw
+			answer[len(answer)-1] = 1 // extensions that are not there
+			p.broken(p.d, p.d.Control(p.now, answer), "R-102")
+		})
+	}
+	both(t, func(t *testing.T, p *pair, s *Session) {
+		ack := (&Control{Kind: KindAck}).Append(nil)
+		ack[len(ack)-1] = 1
+		p.broken(s, s.Control(p.now, ack), "R-102")
+	})
+}
+
+func TestDropOfWhatIsDone(t *testing.T) {
+	p := livePair(t)
+	p.l.Finish(p.now)
+	p.d.Finish(p.now)
+	p.forth()
+	p.back()
+	p.forth()
+	p.l.Detach()
+	require.True(t, p.l.Done())
+	p.l.Drop(ReasonExpired)
+	require.NoError(t, p.l.Err(), "only the dialer's last word is missing")
+}

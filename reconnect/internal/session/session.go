@@ -413,13 +413,12 @@ func (s *Session) resumeAt(now time.Duration, r *Resume) error {
 		return s.broke("RESUME, received", has, "at least "+s.log.base.String(), "R-122")
 	}
 	s.recv.here = begin
-	if err := s.has(has); err != nil {
-		return err
+	check := s.acknowledged
+	if s.peerFlags&FlagConsumed != 0 {
+		check = func(_ time.Duration, p Position) error { return s.has(p) } // it acknowledges nothing
 	}
-	if s.peerFlags&FlagConsumed == 0 {
-		if err := s.acknowledged(now, has); err != nil {
-			return err
-		}
+	if err := check(now, has); err != nil {
+		return err
 	}
 	s.log.unsent = has
 	s.raise(r.Credit)
