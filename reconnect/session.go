@@ -59,6 +59,7 @@ type sess struct {
 	timer    *time.Timer
 	armed    time.Duration // when timer fires; 0: not at all
 	finished bool          // this side has ended its sending
+	closing  bool          // this side takes nothing more
 	ended    bool          // the machine has, and end is closed
 	cause    error         // why this side ended it, if it did
 	brutal   bool          // and at once
@@ -470,6 +471,7 @@ func (s *sess) drop() {
 func (s *sess) stop() {
 	s.drop()
 	s.mu.Lock()
+	s.closing = true
 	s.m.Stop()
 	s.settle(false)
 	s.notify()
@@ -823,8 +825,10 @@ func (s *sess) finishEnd() {
 	}
 	err := s.reason
 	if err == nil {
-		err = io.EOF
-		s.reason = io.EOF
+		if err = io.EOF; s.closing {
+			err = ErrClosed
+		}
+		s.reason = err
 	}
 	close(s.end)
 	s.notify()
