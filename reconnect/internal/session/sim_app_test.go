@@ -157,10 +157,7 @@ func (a *app) take() {
 		a.wake()
 		return
 	}
-	for {
-		if !a.takeRun() {
-			break
-		}
+	for a.takeRun() {
 		if a.stopAt >= 0 && a.taken >= a.stopAt {
 			m.hitIf(stopDropsQueue, e.s.Readable())
 			e.s.Stop()
