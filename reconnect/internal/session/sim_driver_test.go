@@ -133,8 +133,9 @@ func (ce *connEnd) bad(err error) {
 		ce.close()
 		return
 	}
-	ce.e.s.Bad(err)
+	err = ce.e.s.Bad(err)
 	ce.e.after("Bad")
+	ce.distrust(err)
 }
 
 // frame feeds what has been read.
@@ -167,6 +168,15 @@ func (ce *connEnd) frame(run datagram.Run) {
 		return
 	}
 	e.after("input")
+	ce.distrust(err)
+}
+
+// distrust closes a connection that gave nonsense, where the session has survived that.
+func (ce *connEnd) distrust(err error) {
+	if e := ce.e; err != nil && e.s.state != Ended && e.cur == ce {
+		ce.m.note("%s: conn %d: %v", e.name, ce.c.n, err)
+		ce.close()
+	}
 }
 
 // control feeds a control frame.
