@@ -1,10 +1,12 @@
 package reconnect_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"net"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -242,4 +244,18 @@ func numbered(i int) datagram.Datagram {
 		d.Payload = append(d.Payload, make([]byte, 3<<10)...)
 	}
 	return d
+}
+
+// goroutines counts those that the package has begun.
+func goroutines() (n int) {
+	stacks := make([]byte, 4<<20)
+	for _, g := range bytes.Split(stacks[:runtime.Stack(stacks, true)], []byte("\n\n")) {
+		if bytes.Contains(g, []byte("created by github.com/towline-mq/towline/reconnect.")) {
+			n++
+		}
+		if i := bytes.Index(g, []byte("created by sync.(*WaitGroup).Go")); i >= 0 && bytes.Contains(g, []byte("reconnect.(*Listener)")) {
+			n++
+		}
+	}
+	return n
 }
