@@ -57,7 +57,7 @@ func (l *Listener) handshake(nc net.Conn) {
 		l.refuse(nc, fmt.Errorf("reading its first frame: %w", err))
 		return
 	}
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	ctx, cancel := context.WithDeadline(l.ctx, deadline)
 	s, k, err := l.session(ctx, nc, frame)
 	cancel()
 	if err != nil {

@@ -28,6 +28,8 @@ type Listener struct {
 	instance [16]byte
 	cfg      session.Config
 	slots    chan struct{} // one in it for each handshake under way
+	ctx      context.Context
+	shut     context.CancelFunc // ends ctx, by Close
 
 	wg sync.WaitGroup // of all goroutines
 
@@ -37,8 +39,7 @@ type Listener struct {
 	opening                 map[net.Conn]struct{} // handshakes under way
 	plain                   map[*Conn]struct{}    // not accepted yet
 	backlog                 []*Conn
-	arrived                 signal        // backlog, err
-	shut                    chan struct{} // closed when closed is set
+	arrived                 signal // backlog, err
 	draining                bool
 	closed                  bool
 	drainDelay, drainSpread time.Duration // what dialers are told
@@ -76,8 +77,9 @@ func NewListener(ln net.Listener, o *ListenOptions) *Listener {
 	}
 	l := &Listener{
 		o: *o, log: o.Logger, clock: clock{time.Now()},
-		shut: make(chan struct{}), opening: map[net.Conn]struct{}{}, plain: map[*Conn]struct{}{},
+		opening: map[net.Conn]struct{}{}, plain: map[*Conn]struct{}{},
 	}
+	l.ctx, l.shut = context.WithCancel(context.Background())
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -213,7 +215,7 @@ func (l *Listener) passes(err error, wait time.Duration) bool {
 	select {
 	case <-timer.C:
 		return true
-	case <-l.shut:
+	case <-l.ctx.Done():
 		return false
 	}
 }
@@ -254,9 +256,7 @@ func (l *Listener) opened(nc net.Conn) {
 // a second at most if a dialer does not answer, and for Authenticate. Accept returns ErrClosed.
 func (l *Listener) Close() error {
 	l.mu.Lock()
-	if !l.closed {
-		close(l.shut)
-	}
+	l.shut()
 	l.closed, l.draining = true, true
 	l.err = ErrClosed
 	l.arrived.broadcast()

@@ -119,7 +119,7 @@ type ListenOptions struct {
 	Expiry time.Duration
 
 	// Authenticate says who a peer is, at each connection that it makes; an error refuses it. A session is only resumed
-	// by the principal that began it. ctx ends with HandshakeTimeout. nil: everybody is "".
+	// by the principal that began it. ctx ends with HandshakeTimeout, and with Close. nil: everybody is "".
 	Authenticate func(ctx context.Context, p *Peer) (principal string, err error)
 
 	// HandshakeTimeout bounds the time from a connection to the answer to its first frame. 0: DefaultHandshakeTimeout.
