@@ -748,10 +748,12 @@ func (s *sess) broken(l *link, err error) error {
 		return s.reason
 	}
 	if e := new(datagram.FrameError); errors.As(err, &e) {
-		err = s.m.Bad(err)
-		s.settle(false)
-		s.notify()
-		return err
+		if err = s.m.Bad(err); s.m.State() == session.Ended {
+			s.settle(false)
+			s.notify()
+			return err
+		}
+		err = s.why(err)
 	}
 	if isEOF(err) {
 		err = errHungUp

@@ -23,15 +23,16 @@ func (s *Session) Read(now time.Duration, whole bool) {
 	}
 }
 
-// Bad ends the session because of err: the stream of its connection broke the framing.
+// Bad ends the session because of err: the stream of its connection broke the framing. A dialer that has no answer yet
+// only gets the error: the connection has to be given up.
 func (s *Session) Bad(err error) error {
 	if s.state.attached() {
-		return s.fail(&ProtocolError{Role: s.role, State: s.state, Err: err})
+		return s.mistrust(&ProtocolError{Role: s.role, State: s.state, Err: err})
 	}
 	return s.err
 }
 
-// Data takes a run of data frames. An error is final: the session has ended with it.
+// Data takes a run of data frames. An error is as that of Control.
 func (s *Session) Data(now time.Duration, run datagram.Run) error {
 	if !s.state.attached() {
 		return s.err
@@ -104,8 +105,8 @@ func (s *Session) owe(now time.Duration, length uint64) {
 	}
 }
 
-// Control takes a control frame, header included. The error is nil; one that matches *RejectError, and the session goes
-// on if its reason says so; or final, and the session has ended with it.
+// Control takes a control frame, header included. The error is nil; or final, and the session has ended with it; or the
+// connection has to be given up, and the session lives on: State tells.
 func (s *Session) Control(now time.Duration, frame []byte) error {
 	if !s.state.attached() {
 		return s.err
@@ -346,14 +347,14 @@ func (s *Session) live(resumed bool) {
 
 func (s *Session) welcome(now time.Duration, w *Welcome, frame []byte) error {
 	if w.Epoch != s.epoch {
-		return s.fail(s.broke("WELCOME, epoch", w.Epoch, fmt.Sprint(s.epoch), "R-115"))
+		return s.mistrust(s.broke("WELCOME, epoch", w.Epoch, fmt.Sprint(s.epoch), "R-115"))
 	}
 	keys, err := DeriveKeys(s.private, w.PublicKey, s.id, s.public, w.PublicKey, w.Instance)
 	if err != nil {
 		return s.Bad(err)
 	}
 	if !VerifyWelcome(frame, s.greeting, keys.Listener, s.exporter) {
-		return s.fail(s.broke("WELCOME, proof", "another", "that of this session and this connection", "R-114"))
+		return s.mistrust(s.broke("WELCOME, proof", "another", "that of this session and this connection", "R-114"))
 	}
 	if s.longest > uint64(w.MaxPayload) {
 		// Accepted before anybody could know. It will never be taken.
@@ -370,10 +371,10 @@ func (s *Session) welcome(now time.Duration, w *Welcome, frame []byte) error {
 
 func (s *Session) resumed(now time.Duration, a *Resumed, frame []byte) error {
 	if a.Epoch != s.epoch {
-		return s.fail(s.broke("RESUMED, epoch", a.Epoch, fmt.Sprint(s.epoch), "R-119"))
+		return s.mistrust(s.broke("RESUMED, epoch", a.Epoch, fmt.Sprint(s.epoch), "R-119"))
 	}
 	if !VerifyResumed(frame, s.greeting, s.keys.Listener, s.exporter) {
-		return s.fail(s.broke("RESUMED, proof", "another", "that of this session and this connection", "R-114"))
+		return s.mistrust(s.broke("RESUMED, proof", "another", "that of this session and this connection", "R-114"))
 	}
 	return s.answer(now, &a.Status, a.Expiry, true)
 }
@@ -400,6 +401,7 @@ func (s *Session) answer(now time.Duration, st *Status, expiry uint32, resumed b
 	s.raise(st.Credit)
 	s.expiry = ms(expiry)
 	s.greeting, s.exporter = nil, nil
+	s.unanswered = false
 	s.ackDue = true
 	s.live(resumed)
 	return nil
@@ -460,6 +462,15 @@ func (s *Session) farewell(err error, reason CloseReason) {
 	}
 }
 
+// mistrust is fail for what anybody may have sent: before the listener has proved itself on a connection, only that is
+// given up, and the error returned.
+func (s *Session) mistrust(err error) error {
+	if s.state.attached() && !s.answered() {
+		return err
+	}
+	return s.fail(err)
+}
+
 func (s *Session) broke(what string, got any, expected, rule string) error {
 	return &ProtocolError{
 		Role: s.role, State: s.state, What: what, Got: fmt.Sprint(got), Expected: expected, Rule: rule,
@@ -467,7 +478,7 @@ func (s *Session) broke(what string, got any, expected, rule string) error {
 }
 
 func (s *Session) unexpected(what string) error {
-	return s.fail(s.broke("a frame", what, "one that the state allows", "R-104"))
+	return s.mistrust(s.broke("a frame", what, "one that the state allows", "R-104"))
 }
 
 func (s *Session) tooFar() error {

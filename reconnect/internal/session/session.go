@@ -86,6 +86,8 @@ type Session struct {
 	greeting []byte // HELLO or RESUME, until it is answered: its hash is part of the proof
 	exporter []byte // of this connection, until then
 
+	unanswered bool // a dialer has had no answer since a connection ended without one
+
 	log     sendLog
 	recv    recvSide
 	longest uint64 // payload that was accepted before the peer's limit was known
@@ -329,12 +331,17 @@ func (s *Session) Again(h *Hello) error {
 	return nil
 }
 
-// Verify reports whether a RESUME has the proof of this listener's session: frame is all of it. It changes nothing.
+// Verify reports whether a RESUME has the proof of this listener's session: frame is all of it. It changes nothing. One
+// that nobody has confirmed, and of which the dialer has no proof, was begun by a HELLO that somebody repeated: to the
+// dialer its own session is unknown here.
 func (s *Session) Verify(frame, exporter []byte) error {
-	if s.state == Ended || !VerifyResume(frame, s.keys.Dialer, exporter) {
-		return &RejectError{Reject: Reject{Reason: ReasonUnauthorised}}
+	switch {
+	case s.state != Ended && VerifyResume(frame, s.keys.Dialer, exporter):
+		return nil
+	case s.state == New || s.state == Greeting:
+		return &RejectError{Reject: Reject{Reason: ReasonUnknown}}
 	}
-	return nil
+	return &RejectError{Reject: Reject{Reason: ReasonUnauthorised}}
 }
 
 // Check reports whether a RESUME, of which the proof and the principal are right, may take this listener's session
@@ -431,8 +438,10 @@ func (s *Session) Detach() {
 	switch s.state {
 	case Greeting:
 		s.state = New
+		s.unanswered = s.role == Dialer
 		s.redelivered = s.perhapsDelivered()
 	case Resuming, Live:
+		s.unanswered = s.state == Resuming
 		s.state = Detached
 	default:
 		return
@@ -736,8 +745,14 @@ func (s *Session) hasData() bool {
 // limit is the position below which datagrams may begin now. Before a RESUME is answered it is close: the answer may say
 // that the peer has what is about to be sent again, and on a connection that lives for a few bytes only, a long replay
 // would leave no time for it, so that each of them would be spent on the same bytes.
+//
+// If the connection before ended without an answer there is nothing behind HELLO and RESUME: on connections so short it is
+// the answer alone that brings the session on, for what went with the question may have been all that they carried.
 func (s *Session) limit() uint64 {
-	if s.state == Resuming {
+	switch {
+	case s.unanswered:
+		return s.log.base.B
+	case s.state == Resuming:
 		return min(s.credit, plus(s.log.base.B, InitialCredit))
 	}
 	return s.credit

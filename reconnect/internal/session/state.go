@@ -127,8 +127,8 @@ func StateTable() string {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", s, dash(o.attach), dash(o.detach), dash(strings.Join(frames, ", ")))
 		}
 	}
-	b.WriteString("\nEvery other frame is a protocol error. A protocol error, the end that an application asks for, and expiry at the\n" +
-		"listener lead from every state to ended. HELLO and RESUME come first on a connection, before it has a session.\n\n")
+	b.WriteString("\nEvery other frame is a protocol error. A protocol error, but for a dialer that is greeting or resuming (section 7), the\n" +
+		"end that an application asks for, and expiry at the listener lead from every state to ended. HELLO and RESUME come first on a connection, before it has a session.\n\n")
 	return b.String()
 }
 
