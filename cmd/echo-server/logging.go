@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/towline-mq/towline/cmd/internal/program"
 )
 
 func newLogger(w io.Writer, json, verbose bool) *slog.Logger {
@@ -60,3 +63,42 @@ func (c *complaints) warn(msg string, args ...any) {
 	c.mu.Unlock()
 	c.log.Warn(msg, args...)
 }
+
+// library is where package reconnect logs to. What it says of the fate of sessions is for --verbose; its warnings are
+// complaints.
+type library struct {
+	*complaints
+	attrs []any
+}
+
+func (l library) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn || l.log.Enabled(ctx, slog.LevelDebug)
+}
+
+func (l library) Handle(ctx context.Context, r slog.Record) error {
+	args := append([]any(nil), l.attrs...)
+	r.Attrs(func(a slog.Attr) bool {
+		if err, ok := a.Value.Any().(error); ok {
+			a.Value = slog.StringValue(program.OneLine(err.Error()))
+		}
+		args = append(args, a)
+		return true
+	})
+	if r.Level >= slog.LevelWarn {
+		l.warn(r.Message, args...)
+	} else {
+		l.log.DebugContext(ctx, "session "+r.Message, args...)
+	}
+	return nil
+}
+
+func (l library) WithAttrs(attrs []slog.Attr) slog.Handler {
+	all := append([]any(nil), l.attrs...)
+	for _, a := range attrs {
+		all = append(all, a)
+	}
+	return library{l.complaints, all}
+}
+
+// WithGroup ignores the group: there are too few attributes for that.
+func (l library) WithGroup(string) slog.Handler { return l }

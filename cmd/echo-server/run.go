@@ -25,7 +25,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 
 	log := newLogger(stderr, o.logJSON, o.verbose)
-	s := newServer(log, o.maxSize)
+	complaints := newComplaints(log)
 	tlsConfig, fingerprint, err := o.certificate(log)
 	if err != nil {
 		return console.Fail(program.Usage, "%s", program.OneLine(err.Error()))
@@ -33,8 +33,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	cfg := &endpoint.Config{
 		TLS: tlsConfig,
 		HandshakeError: func(remote net.Addr, err error) {
-			s.complaints.warn("handshake failed", "peer", fmt.Sprint(remote), "error", program.OneLine(err.Error()))
+			complaints.warn("handshake failed", "peer", fmt.Sprint(remote), "error", program.OneLine(err.Error()))
 		},
+	}
+	if o.noPlain { // a bare connection that waits for its peer to read is left alone
+		cfg.UserTimeout = program.UserTimeout
 	}
 	var listeners []net.Listener
 	for _, u := range o.listen {
@@ -49,10 +52,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	var lines strings.Builder
 	for i, ln := range listeners {
-		u := o.listen[i].At(ln.Addr())
-		s.serve(ln, u)
-		fmt.Fprintf(&lines, "listening %s\n", u)
+		fmt.Fprintf(&lines, "listening %s\n", o.listen[i].At(ln.Addr()))
 	}
+	s := newServer(complaints, o.sessions(complaints), listeners...)
 	if fingerprint != "" {
 		fmt.Fprintf(&lines, "certificate %s\n", fingerprint)
 	}

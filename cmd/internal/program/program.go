@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Exit codes.
@@ -20,6 +21,13 @@ const (
 	Usage        = 2 // wrong flags or arguments
 	NoConnection = 3 // nothing to talk to: no connection, or no address to listen on
 )
+
+// MaxToken is the longest --token in bytes.
+const MaxToken = 768
+
+// UserTimeout is how long bytes of sessions may wait for the peer's system to take them. It is longer than a session takes
+// to find that its peer is silent, and is there for peers whose program has stopped and whose system has not.
+const UserTimeout = 15 * time.Second
 
 // UsageError is a mistake on the command line.
 type UsageError struct{ Problem string }
