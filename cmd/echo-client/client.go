@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -30,38 +31,59 @@ const (
 	highestRTT = time.Hour
 )
 
-// client is one connection and what goes over it. Two goroutines work on it: send and receive.
+// client is one connection, or one session after the other, and what goes over it. Two goroutines work on it: send and
+// receive; a third one sends again what a lost session has not brought back.
 type client struct {
 	o       *options
-	conn    *reconnect.Conn
+	session *session // nil with --plain
 	src     source
 	out     *bufio.Writer // nil in load mode
 	tracker *tracker
 	start   time.Time
+
+	ctx  context.Context // ends with run, or when it gives up
+	over context.CancelFunc
+	work sync.WaitGroup // what ends soon after ctx
 
 	stopOnce sync.Once
 	stop     chan struct{} // closed when no more is to be sent
 	allSent  chan struct{} // closed by send when nothing is left to be sent, before it tells the server
 	inputErr error         // why that is so, if not the end of the input; to be read when allSent is closed
 
-	writing atomic.Bool // receive is busy with the output
+	// sending is held from the moment when datagrams are admitted until conn has accepted them, and while others are sent
+	// again before them.
+	sending sync.Mutex
+
+	mu        sync.Mutex
+	conn      *reconnect.Conn
+	renewed   chan struct{} // closed when there is another conn
+	resending bool
+	noMore    bool   // nothing new will be sent; resend has to tell the server, if it is at work
+	past      totals // of the sessions before conn
+
+	writing     atomic.Bool // receive is busy with the output
+	redelivered atomic.Uint64
+	cuts        atomic.Uint64
 
 	// Owned by receive, and free to be read when it has ended.
 	lastByte byte // written to out; newline at first
 	rtt      *hdrhistogram.Histogram
 }
 
-func newClient(o *options, conn *reconnect.Conn, input io.Reader, stdout io.Writer) *client {
+func newClient(o *options, conn *reconnect.Conn, s *session, input io.Reader, stdout io.Writer) *client {
 	c := &client{
-		o: o, conn: conn, start: time.Now(), stop: make(chan struct{}), allSent: make(chan struct{}), lastByte: '\n',
-		rtt: hdrhistogram.New(1, int64(highestRTT), 3),
+		o: o, session: s, conn: conn, renewed: make(chan struct{}), start: time.Now(), stop: make(chan struct{}),
+		allSent: make(chan struct{}), lastByte: '\n', rtt: hdrhistogram.New(1, int64(highestRTT), 3),
 	}
+	c.ctx, c.over = context.WithCancel(context.Background())
 	var number func([]byte) (uint64, bool)
+	var remake func(uint64) []byte
 	if o.load {
 		l := newLoader(o.size, o.count)
 		if o.size >= 8 {
 			number = l.number
 		}
+		remake = l.make
 		c.src = l
 	} else {
 		c.src = newCutter(input, o.chunk, o.maxPayload())
@@ -70,6 +92,7 @@ func newClient(o *options, conn *reconnect.Conn, input io.Reader, stdout io.Writ
 	c.tracker = newTracker(o.recipient, o.inflight, number, func(d time.Duration) {
 		_ = c.rtt.RecordValue(int64(min(max(d, 1), highestRTT))) // always in range
 	})
+	c.tracker.keep, c.tracker.remake = s != nil && !o.load, remake
 	return c
 }
 
@@ -83,6 +106,13 @@ func (e *refusedError) Unwrap() error { return e.error }
 // run sends and receives until all is over. The error says what went wrong on the way, as a person would want to read
 // it; that something is missing is the tracker's to tell.
 func (c *client) run(ctx context.Context) error {
+	defer func() {
+		c.over()
+		c.work.Wait()
+	}()
+	if c.o.cut > 0 {
+		c.work.Go(func() { c.cutEvery(c.o.cut) })
+	}
 	if c.o.duration > 0 {
 		defer time.AfterFunc(c.o.duration, c.stopSending).Stop()
 	}
@@ -103,7 +133,8 @@ func (c *client) run(ctx context.Context) error {
 	defer tick.Stop()
 	finish := func(err error) error {
 		c.stopSending()
-		_ = c.conn.CloseNow() // there is nothing left to flush, or nobody to flush it to
+		c.over()
+		_ = c.current().CloseNow() // there is nothing left to flush, or nobody to flush it to
 		select {
 		case <-ended:
 		case <-time.After(graceTime): // it is stuck in writing the output
@@ -131,6 +162,9 @@ func (c *client) run(ctx context.Context) error {
 			_, awaited := c.tracker.counts()
 			if failed == nil && (!over || awaited > 0 || err != io.EOF) {
 				failed = c.lost(err)
+			}
+			if err == io.EOF && c.session != nil {
+				c.partFromServer()
 			}
 			return finish(failed)
 		case <-interrupt:
@@ -163,7 +197,7 @@ func (c *client) run(ctx context.Context) error {
 			counts, awaited := c.tracker.counts()
 			n, bytes := c.tracker.onTheWay()
 			patience := wait
-			if interrupt != nil {
+			if interrupt != nil && c.current().State() == reconnect.Connected {
 				patience += time.Duration(bytes) * time.Second / slowest
 			}
 			quiet := min(time.Since(c.start.Add(counts.moved)), time.Since(stalled))
@@ -172,7 +206,7 @@ func (c *client) run(ctx context.Context) error {
 				return finish(failed)
 			case (n > 0 || !sending && awaited > 0) && quiet >= patience:
 				if failed == nil && interrupt != nil {
-					failed = fmt.Errorf("nothing came back for %v; gave up on %s", patience.Round(time.Millisecond), datagrams(awaited))
+					failed = c.silence(patience, awaited)
 				}
 				return finish(failed)
 			}
@@ -180,14 +214,46 @@ func (c *client) run(ctx context.Context) error {
 	}
 }
 
+// partFromServer ends a session whose both ends have said all, so that the server knows it, and keeps nothing for a client
+// that does not come back.
+func (c *client) partFromServer() {
+	ctx, cancel := context.WithTimeout(context.Background(), graceTime)
+	defer cancel()
+	_ = c.current().Close(ctx) // all that counts has come back
+}
+
+// silence explains that nothing came back for too long.
+func (c *client) silence(patience time.Duration, awaited uint64) error {
+	why := ""
+	if c.session != nil {
+		why = c.session.why()
+	}
+	if why != "" {
+		why = " (" + why + ")"
+	}
+	return fmt.Errorf("nothing came back for %v%s; gave up on %s", patience.Round(time.Millisecond), why, datagrams(awaited))
+}
+
 // lost explains the end of the connection before everything had come back.
 func (c *client) lost(err error) error {
 	counts, awaited := c.tracker.counts()
 	var alert tls.AlertError
 	var output *outputError
+	var lost *reconnect.SessionLostError
 	switch {
 	case errors.As(err, &output):
 		return fmt.Errorf("cannot write the output: %s", program.Reason(output.error))
+	case errors.As(err, &lost):
+		return fmt.Errorf("%s has lost the session (%s): %s unconfirmed, %d not back",
+			c.o.name(), lost.Reason, datagrams(uint64(len(lost.Unconfirmed))), awaited)
+	case errors.Is(err, reconnect.ErrTakenOver):
+		return fmt.Errorf("somebody else has taken the session over, with %s on the way", datagrams(awaited))
+	case errors.Is(err, reconnect.ErrRefused):
+		return fmt.Errorf("%s refused the session, with %s on the way: %s", c.o.name(), datagrams(awaited), refusal(err))
+	case errors.Is(err, reconnect.ErrPeerClosed):
+		return fmt.Errorf("%s ended the session with %s on the way", c.o.name(), datagrams(awaited))
+	case errors.Is(err, reconnect.ErrProtocol):
+		return fmt.Errorf("%s broke the protocol: %s", c.o.name(), program.OneLine(err.Error()))
 	case errors.As(err, &alert) && counts.received == 0:
 		return &refusedError{err}
 	}
@@ -195,8 +261,9 @@ func (c *client) lost(err error) error {
 	if awaited > 0 && max(c.o.chunk, c.o.size) > datagram.DefaultMaxPayload {
 		hint = "; the server may take no payloads of this size, see echo-server --max-size"
 	}
-	if c.o.connect.Scheme == endpoint.TCP && counts.received == 0 {
-		hint += "; if it speaks TLS, connect to tls://" + c.o.connect.Addr
+	if c.o.plain && counts.received == 0 {
+		hint += "; it may serve only sessions: leave --plain out"
+		hint += tlsHint(c.o.connect[0])
 	}
 	var frame *datagram.FrameError
 	switch {
@@ -209,7 +276,7 @@ func (c *client) lost(err error) error {
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return fmt.Errorf("%s cut the connection with %s on the way%s", c.o.name(), datagrams(awaited), hint)
 	}
-	return fmt.Errorf("the connection to %s broke with %s on the way: %s", c.o.name(), datagrams(awaited), program.Reason(err))
+	return fmt.Errorf("the connection to %s broke with %s on the way: %s", c.o.name(), datagrams(awaited), reason(err))
 }
 
 func datagrams(n uint64) string {
@@ -234,13 +301,20 @@ func (c *client) send() {
 }
 
 // closeSend tells the server that no more will come, and waits until all is written, or the connection has ended. A
-// stream that cannot be closed in one direction stays open until everything is back.
-func (c *client) closeSend() { _ = c.conn.CloseSend(context.Background()) }
+// stream that cannot be closed in one direction stays open until everything is back. What is being sent again comes first.
+func (c *client) closeSend() {
+	c.mu.Lock()
+	c.noMore = true
+	conn, resending := c.conn, c.resending
+	c.mu.Unlock()
+	if !resending {
+		_ = conn.CloseSend(context.Background())
+	}
+}
 
 // sendAll sends until the source ends, or stop, or an error of the source, which it notes. It returns false if the
-// connection broke.
+// connection broke for good.
 func (c *client) sendAll() bool {
-	ctx := context.Background()
 	pace := &pacer{rate: c.o.rate}
 	batch := make([]datagram.Datagram, 0, batchCount)
 	for {
@@ -252,33 +326,65 @@ func (c *client) sendAll() bool {
 			return true
 		}
 		for len(payloads) > 0 {
-			n := pace.take(len(payloads), c.stop)
-			if n > 0 {
-				n = c.tracker.admit(payloads[:n], c.src.bare(), c.clock)
-			}
-			if n == 0 {
+			due := pace.take(len(payloads), c.stop)
+			if due == 0 || !c.tracker.await(len(payloads[0])) {
 				return true
 			}
-			batch = batch[:0]
-			for _, p := range payloads[:n] {
-				batch = append(batch, datagram.Datagram{Recipient: c.o.recipient, Payload: p})
-			}
-			if accepted, err := c.conn.Writer().SendBatch(ctx, batch); err != nil {
-				c.tracker.retract(n - accepted)
+			n, conn, err := c.sendSome(batch, payloads[:due], len(payloads) == due && c.src.bare())
+			pace.giveBack(due - n)
+			payloads = payloads[n:]
+			switch {
+			case err == nil:
+			case errors.Is(err, reconnect.ErrSessionLost):
+				if !c.awaitRenewal(conn) {
+					return false
+				}
+			case errors.Is(err, datagram.ErrTooLarge):
+				c.inputErr = fmt.Errorf("%s takes no payloads of %d bytes, see echo-server --max-size", c.o.name(), len(payloads[0]))
+				return true
+			default:
 				return errors.Is(err, reconnect.ErrClosed)
 			}
-			payloads = payloads[n:]
 		}
 	}
 }
 
-// receive takes what comes back until the connection ends. The error says how: io.EOF if the server ended it.
+// sendSome sends what the tracker admits, and returns how many the connection accepted. Bare says that the last of them
+// is a bare one.
+func (c *client) sendSome(batch []datagram.Datagram, payloads [][]byte, bare bool) (int, *reconnect.Conn, error) {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	conn := c.current()
+	n := c.tracker.admit(payloads, bare, c.clock)
+	accepted, err := conn.Writer().SendBatch(context.Background(), c.batch(batch, payloads[:n]))
+	if err != nil {
+		c.tracker.retract(n - accepted)
+	}
+	return accepted, conn, err
+}
+
+// batch puts payloads in datagrams, over those in ds.
+func (c *client) batch(ds []datagram.Datagram, payloads [][]byte) []datagram.Datagram {
+	ds = ds[:0]
+	for _, p := range payloads {
+		ds = append(ds, datagram.Datagram{Recipient: c.o.recipient, Payload: p})
+	}
+	return ds
+}
+
+// receive takes what comes back until the connection, or the last session, ends. The error says how: io.EOF if the server
+// ended it.
 func (c *client) receive() error {
-	ctx := context.Background()
-	r := c.conn.Reader()
+	conn := c.current()
 	batch := make([]datagram.Datagram, batchCount)
 	for {
-		n, err := r.ReceiveBatch(ctx, batch)
+		n, err := conn.Reader().ReceiveBatch(context.Background(), batch)
+		if errors.Is(err, reconnect.ErrSessionLost) {
+			if err = c.renew(err); err == nil {
+				conn = c.current()
+				continue
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -317,12 +423,43 @@ func (c *client) write(ds []datagram.Datagram, bare int) error {
 
 // connectReason says why there is no connection, and what might help.
 func (o *options) connectReason(err error) string {
-	reason := program.Reason(err)
+	all, ok := err.(interface{ Unwrap() []error }) // one of each address?
+	if ok && len(o.connect) > 1 && len(all.Unwrap()) == len(o.connect) && err.Error() == errors.Join(all.Unwrap()...).Error() {
+		var each []string
+		for i, err := range all.Unwrap() {
+			each = append(each, o.connect[i].String()+": "+o.oneReason(o.connect[i], err))
+		}
+		return strings.Join(each, "; ")
+	}
+	return o.oneReason(o.connect[0], err)
+}
+
+func (o *options) oneReason(u endpoint.URL, err error) string {
+	var frame *datagram.FrameError
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
-		reason += "; is echo-server running there?"
-	case o.connect.Scheme == endpoint.QUIC && (errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, context.DeadlineExceeded)):
-		reason = "no answer; is echo-server running there, and does the network let UDP through?"
+		return reason(err) + "; is echo-server running there?"
+	case u.Scheme == endpoint.QUIC && (errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, context.DeadlineExceeded)):
+		return "no answer; is echo-server running there, and does the network let UDP through?"
+	case errors.Is(err, reconnect.ErrRefused):
+		return refusal(err)
+	case errors.Is(err, reconnect.ErrNoSessions):
+		return "it hung up at the first word; if it has no sessions, give --plain" + tlsHint(u)
+	case errors.As(err, &frame):
+		return "it answers with something else: " + program.OneLine(err.Error()) + tlsHint(u)
 	}
-	return reason
+	return reason(err)
+}
+
+// tlsHint is for servers that do not understand.
+func tlsHint(u endpoint.URL) string {
+	if u.Scheme != endpoint.TCP {
+		return ""
+	}
+	return "; if it speaks TLS, connect to tls://" + u.Addr
+}
+
+// refusal puts the listener's refusal in words.
+func refusal(err error) string {
+	return strings.TrimPrefix(program.OneLine(err.Error()), "refused by the listener: ") + "; see --token"
 }

@@ -53,6 +53,13 @@ func (l *loader) next() ([][]byte, error) {
 	return l.batch[:n], nil
 }
 
+// make makes payload n.
+func (l *loader) make(n uint64) []byte {
+	p := make([]byte, l.size)
+	l.fill(p, n)
+	return p
+}
+
 // fill writes payload n.
 func (l *loader) fill(p []byte, n uint64) {
 	var number [8]byte

@@ -37,6 +37,13 @@ func (p *pacer) take(max int, stop <-chan struct{}) int {
 	}
 }
 
+// giveBack says that n of those that take returned did not go out.
+func (p *pacer) giveBack(n int) {
+	if p.rate > 0 {
+		p.taken -= uint64(n)
+	}
+}
+
 // due returns how many more datagrams are due at a time, or how long it is until the next one is.
 func (p *pacer) due(elapsed time.Duration) (n uint64, wait time.Duration) {
 	due := uint64(elapsed.Seconds()*p.rate) + 1

@@ -21,12 +21,9 @@ func drawsOver(input, output any, load bool, isTerminal func(any) bool) bool {
 	return !load && (isTerminal(input) || isTerminal(output))
 }
 
-// showProgress draws a bar on stderr if that is a terminal, and nobody types the input or reads the output there, until
-// the returned function is called. Its end is the count, or the length of a file; without either it is a spinner.
-func (c *client) showProgress(input io.Reader, stdout, stderr io.Writer) (stop func()) {
-	if !isTerminal(stderr) || drawsOver(input, stdout, c.o.load, isTerminal) {
-		return func() {}
-	}
+// showProgress draws a bar on a terminal until the returned function is called. Its end is the count, or the length of a
+// file; without either it is a spinner.
+func (c *client) showProgress(terminal io.Writer) (stop func()) {
 	end, bytes := int64(-1), false
 	if cut, ok := c.src.(*cutter); ok {
 		bytes = true
@@ -39,7 +36,7 @@ func (c *client) showProgress(input io.Reader, stdout, stderr io.Writer) (stop f
 		end = int64(min(c.o.count, 1<<62))
 	}
 	options := []progressbar.Option{
-		progressbar.OptionSetWriter(stderr),
+		progressbar.OptionSetWriter(terminal),
 		progressbar.OptionShowBytes(bytes),
 		progressbar.OptionShowCount(),
 		progressbar.OptionClearOnFinish(),

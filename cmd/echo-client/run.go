@@ -18,7 +18,9 @@ const dialTime = 10 * time.Second
 
 // run is the whole program; ctx ends with the first Ctrl-C. It returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	console := program.Console{Name: "echo-client", Stdout: stdout, Stderr: stderr}
+	errs := &shared{w: stderr} // sessions tell of themselves as they please
+	defer errs.close()
+	console := program.Console{Name: "echo-client", Stdout: stdout, Stderr: errs}
 	o, err := parse(args)
 	switch {
 	case err != nil:
@@ -27,6 +29,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return console.Print(o.help)
 	case o.versionOnly:
 		return console.Print(program.Version("echo-client") + "\n")
+	case o.demo:
+		return demo(ctx, o, console, isTerminal(stderr))
 	}
 
 	input := stdin
@@ -45,16 +49,28 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err != nil {
 		return console.Fail(program.Usage, "%s", program.OneLine(err.Error()))
 	}
-	dialer, err := o.connect.Dialer(&endpoint.Config{TLS: tlsConfig})
+	cfg := &endpoint.Config{TLS: tlsConfig}
+	if !o.plain {
+		cfg.UserTimeout = program.UserTimeout
+	}
+	dialers, err := o.dialers(cfg)
 	if err != nil {
 		return console.Fail(program.Usage, "%s", program.OneLine(err.Error()))
 	}
 	if o.tls.insecure {
-		fmt.Fprintln(stderr, "echo-client: warning: --insecure trusts any server, even an impostor; --tls-fingerprint is the safe way")
+		fmt.Fprintln(errs, "echo-client: warning: --insecure trusts any server, even an impostor; --tls-fingerprint is the safe way")
 	}
 
-	dialCtx, cancel := context.WithTimeout(ctx, dialTime)
-	conn, err := reconnect.DialPlain(dialCtx, dialer, &reconnect.PlainOptions{MaxPayload: o.maxPayload()})
+	var s *session
+	var conn *reconnect.Conn
+	dialCtx, cancel := context.WithTimeout(ctx, dialTime*time.Duration(len(dialers)))
+	if o.plain {
+		conn, err = reconnect.DialPlain(dialCtx, dialers[0], &reconnect.PlainOptions{MaxPayload: o.maxPayload()})
+	} else {
+		s = newSession(o, dialers)
+		s.log(errs, o.verbose, isTerminal(stderr))
+		conn, err = s.dial(dialCtx)
+	}
 	cancel()
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -63,21 +79,27 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return console.Fail(program.NoConnection, "cannot connect to %s: %s", o.name(), o.connectReason(err))
 	}
 
-	c := newClient(o, conn, input, stdout)
-	stopProgress := c.showProgress(input, stdout, stderr)
+	c := newClient(o, conn, s, input, stdout)
+	stopProgress := func() {}
+	if isTerminal(stderr) && !drawsOver(input, stdout, o.load, isTerminal) {
+		stopProgress = c.showProgress(errs)
+	}
 	err = c.run(ctx)
 	stopProgress()
+	return c.conclude(console, err)
+}
 
-	s := c.summary()
-	if err != nil {
-		if refusal := new(refusedError); errors.As(err, &refusal) {
-			return console.Fail(program.NoConnection, "cannot connect to %s: %s", o.name(), program.Reason(err))
-		}
+// conclude prints what came of a run, whose error is given, and returns the exit code.
+func (c *client) conclude(console program.Console, err error) int {
+	if refusal := new(refusedError); errors.As(err, &refusal) {
+		return console.Fail(program.NoConnection, "cannot connect to %s: %s", c.o.name(), program.Reason(err))
+	} else if err != nil {
 		console.Fail(program.Failed, "%v", err)
 	}
-	fmt.Fprintf(stderr, "echo-client: %s\n", s)
-	if o.json {
-		if jsonErr := s.writeJSON(stdout, c.lastByte); jsonErr != nil && err == nil {
+	s := c.summary()
+	fmt.Fprintf(console.Stderr, "echo-client: %s\n", s)
+	if c.o.json {
+		if jsonErr := s.writeJSON(console.Stdout, c.lastByte); jsonErr != nil && err == nil {
 			err = jsonErr
 			console.Fail(program.Failed, "cannot write the output: %s", program.Reason(err))
 		}

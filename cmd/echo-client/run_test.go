@@ -38,7 +38,7 @@ func against(t *testing.T, handle func(net.Conn), input string, flags ...string)
 		handle(c)
 	}()
 	var out, errs bytes.Buffer
-	code = run(t.Context(), append([]string{"--connect", "tcp://" + ln.Addr().String()}, flags...), strings.NewReader(input), &out, &errs)
+	code = run(t.Context(), append([]string{"--plain", "--connect", "tcp://" + ln.Addr().String()}, flags...), strings.NewReader(input), &out, &errs)
 	require.NoError(t, ln.Close())
 	<-done
 	return code, out.String(), errs.String()
@@ -191,7 +191,7 @@ func TestRunOutputFails(t *testing.T) {
 		}
 	}()
 	var stderr bytes.Buffer
-	code := run(t.Context(), []string{"--connect", "tcp://" + ln.Addr().String()}, strings.NewReader("a\n"), brokenWriter{}, &stderr)
+	code := run(t.Context(), []string{"--plain", "--connect", "tcp://" + ln.Addr().String()}, strings.NewReader("a\n"), brokenWriter{}, &stderr)
 	assert.Equal(t, 1, code)
 	assert.Contains(t, stderr.String(), "cannot write the output: the disk is full")
 }
@@ -215,7 +215,7 @@ func TestRunSilentQUIC(t *testing.T) {
 	for name, handshake := range map[string]time.Duration{"the program's": time.Hour, "the transport's": 20 * time.Millisecond} {
 		cfg, err := o.tls.config()
 		require.NoError(t, err)
-		dialer, err := o.connect.Dialer(&endpoint.Config{TLS: cfg, HandshakeTimeout: handshake})
+		dialer, err := o.connect[0].Dialer(&endpoint.Config{TLS: cfg, HandshakeTimeout: handshake})
 		require.NoError(t, err)
 		limit := time.Minute
 		if handshake > limit {
@@ -247,7 +247,7 @@ func TestRunInterruptedLoad(t *testing.T) {
 			_, _ = io.Copy(c, c)
 		})
 		var stdout, stderr bytes.Buffer
-		code := run(ctx, []string{"--connect", "tcp://" + ln.Addr().String(), flag, "--rate", "1000"}, strings.NewReader(""), &stdout, &stderr)
+		code := run(ctx, []string{"--plain", "--connect", "tcp://" + ln.Addr().String(), flag, "--rate", "1000"}, strings.NewReader(""), &stdout, &stderr)
 		assert.Equal(t, want, code, stderr.String())
 		assert.Equal(t, want == 1, strings.Contains(stderr.String(), "interrupted before all 1000000000 were sent"), stderr.String())
 		require.NoError(t, ln.Close())

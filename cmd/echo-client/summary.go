@@ -16,15 +16,16 @@ type summary struct {
 	Lost        uint64  `json:"lost"`
 	Duplicated  uint64  `json:"duplicated"`
 	OutOfOrder  uint64  `json:"out_of_order"`
-	Redelivered uint64  `json:"redelivered"` // always 0 on plain connections, as the two below
-	Reconnects  uint64  `json:"reconnects"`
-	Replayed    uint64  `json:"replayed"`
+	Redelivered uint64  `json:"redelivered"` // sent again to another session, after one was lost
+	Reconnects  uint64  `json:"reconnects"`  // 0 on plain connections, as the two beside
+	Replayed    uint64  `json:"replayed"`    // sent again by sessions, after a connection was lost
 	Seconds     float64 `json:"seconds"`
 	MsgsPerS    float64 `json:"msgs_per_s"`
 	MBPerS      float64 `json:"mb_per_s"`
 	RTT         rtt     `json:"rtt_us"`
 
 	strange uint64 // came back and was never sent
+	cuts    uint64 // of --cut
 }
 
 // rtt are percentiles of the round trip, in microseconds.
@@ -41,7 +42,11 @@ func (c *client) summary() *summary {
 	t, awaited := c.tracker.counts()
 	s := &summary{
 		Sent: t.sent, Received: t.received, Lost: awaited, Duplicated: t.duplicated, OutOfOrder: t.outOfOrder, strange: t.strange,
-		Seconds: round(t.last.Seconds(), 6),
+		Seconds: round(t.last.Seconds(), 6), Redelivered: c.redelivered.Load(), cuts: c.cuts.Load(),
+	}
+	if c.session != nil {
+		all := c.totals()
+		s.Reconnects, s.Replayed = all.reconnects, all.replayed
 	}
 	if sec := t.last.Seconds(); sec > 0 {
 		s.MsgsPerS = round(float64(t.received)/sec, 1)
@@ -92,6 +97,12 @@ func (s *summary) String() string {
 			return d.Round(100 * time.Nanosecond)
 		}
 		fmt.Fprintf(&b, "; round trip p50 %v, p99 %v, max %v", us(s.RTT.P50), us(s.RTT.P99), us(s.RTT.Max))
+	}
+	if s.Reconnects+s.Replayed+s.Redelivered > 0 {
+		fmt.Fprintf(&b, "; %d reconnects, %d replayed, %d redelivered", s.Reconnects, s.Replayed, s.Redelivered)
+	}
+	if s.cuts > 0 {
+		fmt.Fprintf(&b, "; %d cuts", s.cuts)
 	}
 	return b.String()
 }

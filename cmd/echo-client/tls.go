@@ -5,7 +5,6 @@ import (
 	"flag"
 
 	"github.com/towline-mq/towline/cmd/internal/program"
-	"github.com/towline-mq/towline/transport/endpoint"
 	ttls "github.com/towline-mq/towline/transport/tls"
 )
 
@@ -24,12 +23,12 @@ func (f *tlsFlags) register(fs *flag.FlagSet) {
 }
 
 // check finds what does not go together.
-func (f *tlsFlags) check(u endpoint.URL) error {
+func (f *tlsFlags) check(o *options) error {
 	switch {
 	case *f == tlsFlags{}:
 		return nil
-	case !u.Secure():
-		return program.Usagef("the --tls flags and --insecure are for tls:// and quic://, not for %s", u)
+	case !o.secure():
+		return program.Usagef("the --tls flags and --insecure are for tls:// and quic://, not for %s", o.name())
 	case (f.cert == "") != (f.key == ""):
 		return program.Usagef("--tls-cert and --tls-key go together")
 	case f.insecure && (f.ca != "" || f.fingerprint != ""):

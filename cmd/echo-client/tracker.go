@@ -19,7 +19,7 @@ const (
 
 // tracker knows what was sent and not seen again, and judges what comes back.
 //
-// Datagrams are numbered as they are sent. The highest number that came back divides them: those above it are on their
+// Datagrams are numbered from 0 as they are sent. The highest number that came back divides them: those above it are on their
 // way and fill the window; those below it that are missing were overtaken. One of these that still comes is out of
 // order, one that never does is lost. What came back before is a duplicate, and what was never sent is strange.
 //
@@ -30,6 +30,8 @@ type tracker struct {
 	seed      maphash.Seed
 	maxCount  int
 	number    func(payload []byte) (uint64, bool) // nil: payloads do not tell
+	keep      bool                                // payloads are kept until they have come back, for again
+	remake    func(n uint64) []byte               // makes the n-th payload for again, where they are not kept
 	rtt       func(time.Duration)
 
 	mu      sync.Mutex
@@ -50,6 +52,8 @@ type sent struct {
 	size int
 	at   time.Duration
 	bare bool // see source
+
+	payload []byte // nil unless payloads are kept
 }
 
 // tally is what a tracker has counted.
@@ -67,34 +71,70 @@ func newTracker(recipient uint16, maxCount int, number func([]byte) (uint64, boo
 	return t
 }
 
-// admit waits until there is room for the first of the payloads, and takes as many as there is room for to be sent now.
-// It returns how many; 0 after stop. Bare says that the last of them is a bare one.
+// await waits until there is room for a payload of that size. It returns false after stop.
+func (t *tracker) await(size int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for !t.stopped && !t.room(t.window.len(), t.bytes, size) {
+		t.changed.Wait()
+	}
+	return !t.stopped
+}
+
+// admit takes as many of the payloads as there is room for to be sent now, and returns how many. Bare says that the last
+// of them is a bare one.
 func (t *tracker) admit(payloads [][]byte, bare bool, clock func() time.Duration) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for !t.stopped && !t.room(len(payloads[0])) {
-		t.changed.Wait()
+	n, size := 0, 0
+	for !t.stopped && n < len(payloads) && t.room(t.window.len()+n, t.bytes+size, len(payloads[n])) {
+		size += len(payloads[n])
+		n++
 	}
-	if t.stopped {
+	if n == 0 {
 		return 0
 	}
-	now := clock()
-	t.tally.moved = now
-	for i, p := range payloads {
-		if !t.room(len(p)) {
-			return i
-		}
-		t.window.push(sent{maphash.Bytes(t.seed, p), len(p), now, bare && i == len(payloads)-1})
-		t.bytes += len(p)
-		t.next++
-		t.tally.sent++
+	var kept []byte
+	if t.keep {
+		kept = make([]byte, 0, size)
 	}
-	return len(payloads)
+	now := clock()
+	for i, p := range payloads[:n] {
+		s := sent{hash: maphash.Bytes(t.seed, p), size: len(p), at: now, bare: bare && i == len(payloads)-1}
+		if t.keep {
+			kept = append(kept, p...)
+			s.payload = kept[len(kept)-len(p):]
+		}
+		t.window.push(s)
+	}
+	t.bytes += size
+	t.next += uint64(n)
+	t.tally.sent += uint64(n)
+	t.tally.moved = now
+	return n
 }
 
-func (t *tracker) room(size int) bool {
-	n := t.window.len()
-	return n == 0 || n < t.maxCount && t.bytes+size <= inflightBytes
+// again appends to dst the payloads on their way from number from on, or from the first that still is, as many as are good
+// for one batch, and returns the number behind them. There are none when all were returned.
+func (t *tracker) again(dst [][]byte, from uint64) (payloads [][]byte, next uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	first := t.next - uint64(t.window.len())
+	size := 0
+	for from = max(from, first); from < t.next && len(dst) < batchCount && size < batchBytes; from++ {
+		p := t.window.at(int(from - first)).payload
+		if !t.keep {
+			p = t.remake(from)
+		}
+		dst = append(dst, p)
+		size += len(p)
+	}
+	return dst, from
+}
+
+// room reports whether a payload of that size may go beside n others of so many bytes.
+func (t *tracker) room(n, bytes, size int) bool {
+	return n == 0 || n < t.maxCount && bytes+size <= inflightBytes
 }
 
 // retract takes back the last n that admit took: they were not sent.
@@ -179,7 +219,9 @@ func (t *tracker) overtake() {
 		t.late = append(t.late[:0], t.late[1:]...)
 		t.forgot++
 	}
-	t.late = append(t.late, t.pop())
+	s := t.pop()
+	s.payload = nil // a session does not overtake, and a connection that does sends nothing again
+	t.late = append(t.late, s)
 }
 
 // took counts one that has come back.
@@ -225,6 +267,13 @@ func (t *tracker) onTheWay() (n, bytes int) {
 	return t.window.len(), t.bytes
 }
 
+// take returns s, and leaves nothing there that would hold memory.
+func (s *sent) take() sent {
+	was := *s
+	s.payload = nil
+	return was
+}
+
 // queue is a ring of what is on its way. Its room grows as needed and is a power of two.
 type queue struct {
 	ring       []sent
@@ -233,8 +282,8 @@ type queue struct {
 
 func (q *queue) len() int       { return int(q.tail - q.head) }
 func (q *queue) at(i int) *sent { return &q.ring[(q.head+uint64(i))&uint64(len(q.ring)-1)] }
-func (q *queue) pop() sent      { q.head++; return *q.at(-1) }
-func (q *queue) dropLast() sent { q.tail--; return *q.at(q.len()) }
+func (q *queue) pop() sent      { q.head++; return q.at(-1).take() }
+func (q *queue) dropLast() sent { q.tail--; return q.at(q.len()).take() }
 func (q *queue) push(s sent) {
 	if q.len() == len(q.ring) {
 		ring := make([]sent, max(64, 2*len(q.ring)))

@@ -89,13 +89,23 @@ func TestTrackerWindow(t *testing.T) {
 	assert.Equal(t, 1, tr.admit(ps[1:], false, noClock))
 
 	admitted := make(chan int)
-	go func() { admitted <- tr.admit(ps[2:], false, noClock) }()
+	admit := func(ps [][]byte) {
+		if !tr.await(len(ps[0])) {
+			admitted <- -1
+			return
+		}
+		admitted <- tr.admit(ps, false, noClock)
+	}
+	assert.Zero(t, tr.admit(ps[2:], false, noClock), "there is no room")
+	go admit(ps[2:])
 	tr.back("b") // a was overtaken, and holds up nobody any more
 	assert.Equal(t, 1, <-admitted)
 	tr.mustAdmit(t, "d")
-	go func() { admitted <- tr.admit(ps[:1], false, noClock) }()
+	go admit(ps[:1])
 	tr.stop()
-	assert.Equal(t, 0, <-admitted)
+	assert.Equal(t, -1, <-admitted)
+	tr.back("c", "d")
+	assert.Zero(t, tr.admit(ps, false, noClock), "stopped, with room")
 }
 
 func TestTrackerBytes(t *testing.T) {
@@ -105,6 +115,50 @@ func TestTrackerBytes(t *testing.T) {
 	assert.Equal(t, 1, tr.admit([][]byte{big, small}, false, noClock), "one too large goes alone")
 	tr.check([]datagram.Datagram{{Recipient: 7, Payload: big}}, 0)
 	assert.Equal(t, 2, tr.admit([][]byte{small, small, small}, false, noClock))
+}
+
+// What has not come back is there to be sent again, in order, and what has is not held.
+func TestTrackerAgain(t *testing.T) {
+	l := newLoader(16, 0)
+	for _, keep := range []bool{true, false} {
+		tr := newTestTracker(1<<20, l.number)
+		tr.keep, tr.remake = keep, l.make
+		const n = 3 * batchCount
+		want := make([]string, n)
+		p := make([]byte, 16)
+		for i := range want {
+			l.fill(p, uint64(i))
+			want[i] = string(p)
+			tr.mustAdmit(t, want[i])
+		}
+		again := func() (all []string) {
+			for next := uint64(0); ; {
+				var ps [][]byte
+				if ps, next = tr.again(nil, next); len(ps) == 0 {
+					return all
+				}
+				assert.LessOrEqual(t, len(ps), batchCount)
+				for _, p := range ps {
+					all = append(all, string(p))
+				}
+			}
+		}
+		assert.Equal(t, want, again())
+		tr.back(want[:100]...)
+		assert.Equal(t, want[100:], again())
+		tr.retract(10)
+		assert.Equal(t, want[100:n-10], again())
+		ps, next := tr.again(nil, 0)
+		tr.back(want[100:2000]...)
+		assert.Len(t, ps, batchCount)
+		ps, _ = tr.again(nil, next)
+		assert.Equal(t, want[2000], string(ps[0]), "what came back meanwhile is left out")
+		tr.back(want[2000 : n-10]...)
+		assert.Empty(t, again())
+		for i := range tr.window.ring {
+			assert.Nil(t, tr.window.ring[i].payload)
+		}
+	}
 }
 
 func TestTrackerBare(t *testing.T) {
