@@ -44,6 +44,8 @@ func TestRoundTrips(t *testing.T) {
 				in    []byte
 				flags []string
 			}{
+				"plain":            {numbers(10_000), []string{"--plain"}},
+				"plain chunks":     {random(1 << 20), []string{"--plain", "--chunk", "1000"}},
 				"lines":            {numbers(10_000), nil},
 				"no last newline":  {[]byte("one\n\nthree"), nil},
 				"only a newline":   {[]byte("\n"), nil},
@@ -238,42 +240,52 @@ func interruptLoad(t testing.TB, s *server, i int, flags ...string) (code int, o
 	}
 }
 
+// ends are how a client says that its server is gone for good.
+var ends = map[string][]string{
+	" the connection ":            {"--plain"},
+	"nothing came back for 500ms": {"--wait", "500ms"}, // it has dialled again in vain
+}
+
 func TestServerKilled(t *testing.T) {
 	for _, url := range everywhere(t) {
-		if strings.HasPrefix(url, "quic:") {
-			continue // over UDP nothing tells the peer before the idle timeout
+		for message, flags := range ends {
+			if strings.HasPrefix(url, "quic:") && flags[0] == "--plain" {
+				continue // over UDP nothing tells the peer before the idle timeout
+			}
+			t.Run(url+" "+flags[0], func(t *testing.T) {
+				t.Parallel()
+				s := startServer(t, []string{url}, "--verbose")
+				go func() {
+					if s.err.await("msg=connected", 1) == nil {
+						_ = s.cmd.Process.Kill()
+					}
+				}()
+				r := client(t, nil, with(with(s.to(0), flags...), "--duration", "1h", "--size", "1000", "--json")...)
+				r.require(t, 1, message)
+				assert.Contains(t, r.err, " back")
+				assert.Contains(t, string(r.out), `"lost":`)
+				assert.Equal(t, 2, strings.Count(r.err, "\n"), "an error and a summary: %s", r.err)
+			})
 		}
-		t.Run(url, func(t *testing.T) {
-			t.Parallel()
-			s := startServer(t, []string{url}, "--verbose")
-			go func() {
-				if s.err.await("msg=connected", 1) == nil {
-					_ = s.cmd.Process.Kill()
-				}
-			}()
-			r := client(t, nil, with(s.to(0), "--duration", "1h", "--size", "1000", "--json")...)
-			r.require(t, 1, " the connection ")
-			assert.Contains(t, r.err, " back")
-			assert.Contains(t, string(r.out), `"lost":`)
-			assert.Equal(t, 2, strings.Count(r.err, "\n"), "an error and a summary: %s", r.err)
-		})
 	}
 }
 
 // A server that is drained under load says goodbye to its clients, and ends in time.
 func TestDrainUnderLoad(t *testing.T) {
 	for _, url := range everywhere(t) {
-		t.Run(url, func(t *testing.T) {
-			t.Parallel()
-			s := startServer(t, []string{url}, "--verbose", "--drain", "2s")
-			go func() {
-				if s.err.await("msg=connected", 1) == nil {
-					_ = s.cmd.Process.Signal(syscall.SIGTERM)
-				}
-			}()
-			r := client(t, nil, with(s.to(0), "--duration", "1h", "--size", "1000")...)
-			r.require(t, 1, " the connection ")
-			assert.Equal(t, 0, s.exit())
-		})
+		for message, flags := range ends {
+			t.Run(url+" "+flags[0], func(t *testing.T) {
+				t.Parallel()
+				s := startServer(t, []string{url}, "--verbose", "--drain", "2s")
+				go func() {
+					if s.err.await("msg=connected", 1) == nil {
+						_ = s.cmd.Process.Signal(syscall.SIGTERM)
+					}
+				}()
+				r := client(t, nil, with(with(s.to(0), flags...), "--duration", "1h", "--size", "1000")...)
+				r.require(t, 1, message)
+				assert.Equal(t, 0, s.exit())
+			})
+		}
 	}
 }

@@ -95,10 +95,10 @@ func TestVectors(t *testing.T) {
 	}
 	for limit, s := range servers {
 		if bad[limit] > 0 {
-			s.err.wait(t, "the peer broke the protocol", min(bad[limit], 100))
+			s.err.wait(t, "level=WARN", min(bad[limit], 100)) // it broke the protocol, or began with what begins no session
 		}
 		s.stop()
-		assert.Equal(t, min(bad[limit], 100), strings.Count(s.err.text(), "the peer broke the protocol"), "one line for each, up to the limit")
+		assert.Equal(t, min(bad[limit], 100), strings.Count(s.err.text(), "level=WARN"), "one line for each, up to the limit")
 	}
 }
 

@@ -30,9 +30,13 @@ func TestHelpCommands(t *testing.T) {
 	r := client(t, nil, "--help")
 	r.require(t, 0, "")
 	commands := regexp.MustCompile(`(?m)^  (\S.*echo-client.*|echo-client.*)$`).FindAllString(string(r.out), -1)
-	require.Len(t, commands, 3)
+	require.Len(t, commands, 4)
 	for _, command := range commands {
-		cmd := shell(t, strings.ReplaceAll(command, "echo-client", "echo-client --connect "+s.urls[0]))
+		flags := " --connect " + s.urls[0]
+		if strings.Contains(command, "--demo") {
+			flags = " --duration 2s" // it needs no server
+		}
+		cmd := shell(t, strings.ReplaceAll(command, "echo-client", "echo-client"+flags))
 		cmd.Dir = t.TempDir()
 		out, err := cmd.CombinedOutput()
 		assert.NoError(t, err, "%s: %s", command, out)

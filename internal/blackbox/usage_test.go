@@ -50,7 +50,16 @@ func TestClientExitCodes(t *testing.T) {
 		"duration 0":             {2, "more than 0", []string{"--duration", "0s"}},
 		"inflight 0":             {2, "--inflight is 0", []string{"--inflight", "0"}},
 		"rate":                   {2, "--rate is -1", []string{"--rate", "-1"}},
-		"not plain":              {2, "only mode", []string{"--plain=false"}},
+		"plain and strict":       {2, "--plain has none", []string{"--plain", "--strict"}},
+		"plain and token":        {2, "--plain has none", []string{"--plain", "--token", "x"}},
+		"plain and cut":          {2, "--plain has none", []string{"--plain", "--cut", "1s"}},
+		"plain and fallback":     {2, "one --connect", []string{"--plain", "--connect", "tcp://a:1", "--connect", "tcp://b:1"}},
+		"cut 0":                  {2, "--cut is 0s", []string{"--cut", "0s"}},
+		"empty token":            {2, "--token is 0 bytes long", []string{"--token", ""}},
+		"long token":             {2, "--token is 769 bytes long", []string{"--token", strings.Repeat("x", 769)}},
+		"demo and connect":       {2, "leave --connect out", []string{"--demo", "--connect", "tcp://a:1"}},
+		"demo and file":          {2, `leave "a" out`, []string{"--demo", "a"}},
+		"all refused":            {3, "; " + refused + ": connection refused", []string{"--connect", refused, "--connect", refused}},
 		"tls flag on tcp":        {2, "not for tcp://", []string{"--insecure"}},
 		"fingerprint":            {2, "64 hexadecimal digits", []string{"--connect", "tls://localhost:1", "--tls-fingerprint", "sha256:12"}},
 		"cert without key":       {2, "go together", []string{"--connect", "tls://localhost:1", "--tls-cert", notPEM}},
@@ -61,7 +70,8 @@ func TestClientExitCodes(t *testing.T) {
 		"tls to tcp":             {3, "does not speak TLS", []string{"--connect", strings.Replace(s.urls[0], "tcp", "tls", 1)}},
 		"untrusted":              {3, "--tls-fingerprint " + s.fingerprint, []string{"--connect", s.urls[1]}},
 		"another certificate":    {3, "fingerprint", []string{"--connect", s.urls[1], "--tls-fingerprint", other}},
-		"tcp to tls":             {1, "if it speaks TLS, connect to tls://", []string{"--connect", strings.Replace(s.urls[1], "tls", "tcp", 1)}},
+		"tcp to tls":             {3, "if it speaks TLS, connect to tls://", []string{"--connect", strings.Replace(s.urls[1], "tls", "tcp", 1)}},
+		"plain tcp to tls":       {1, "if it speaks TLS, connect to tls://", []string{"--plain", "--connect", strings.Replace(s.urls[1], "tls", "tcp", 1)}},
 		"line too long":          {1, "--chunk", s.to(0)},
 		"payload over the limit": {1, "--max-size", with(s.to(0), "--count", "1", "--size", "16777217")},
 	} {
@@ -71,7 +81,7 @@ func TestClientExitCodes(t *testing.T) {
 			switch name {
 			case "line too long":
 				in.Write(make([]byte, 16<<20+1))
-			case "tcp to tls":
+			case "tcp to tls", "plain tcp to tls":
 				in.WriteString("hello\n")
 			}
 			r := client(t, &in, tc.args...)
@@ -104,6 +114,10 @@ func TestServerExitCodes(t *testing.T) {
 		"no authority":       {2, "PEM", []string{"--listen", "tls://127.0.0.1:0", "--tls-client-ca", notPEM}},
 		"max-size":           {2, "--max-size is 0", []string{"--max-size", "0"}},
 		"drain":              {2, "--drain is -1s", []string{"--drain", "-1s"}},
+		"expiry":             {2, "--expiry is 0s", []string{"--expiry", "0s"}},
+		"max-sessions":       {2, "--max-sessions is 0", []string{"--max-sessions", "0"}},
+		"empty token":        {2, "--token is 0 bytes long", []string{"--token", ""}},
+		"token and plain":    {2, "--token implies --no-plain", []string{"--token", "x", "--no-plain=false"}},
 		"drain without unit": {2, "--drain takes a time such as 5s", []string{"--drain", "5"}},
 		"no such address":    {3, "cannot listen on tcp://192.0.2.1:0", []string{"--listen", "tcp://192.0.2.1:0"}},
 		"no such directory":  {3, "no such file or directory", []string{"--listen", "unix:///nonexistent/towline/s"}},
