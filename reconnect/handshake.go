@@ -212,6 +212,13 @@ func (l *Listener) hello(ctx context.Context, nc net.Conn, h *session.Hello, fra
 		s.mu.Lock()
 		s.m.Drop(reason) // gives its part of the budget back
 		s.mu.Unlock()
+		if reason == session.ReasonMismatch {
+			// Another HELLO of this dialer has made the session just now.
+			if s, k, err := l.helloAgain(nc, h, frame, principal); s != nil || err != nil {
+				return s, k, err
+			}
+			reason = session.ReasonBusy
+		}
 		return nil, nil, l.busy(reason)
 	}
 	return l.take(s, nc, nil, func(now time.Duration, exporter []byte) error {
