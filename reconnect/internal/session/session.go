@@ -86,7 +86,7 @@ type Session struct {
 	greeting []byte // HELLO or RESUME, until it is answered: its hash is part of the proof
 	exporter []byte // of this connection, until then
 
-	unanswered bool // a dialer has had no answer since a connection ended without one
+	unanswered bool // the dialer's RESUME before this connection had no answer
 
 	log     sendLog
 	recv    recvSide
@@ -438,7 +438,6 @@ func (s *Session) Detach() {
 	switch s.state {
 	case Greeting:
 		s.state = New
-		s.unanswered = s.role == Dialer
 		s.redelivered = s.perhapsDelivered()
 	case Resuming, Live:
 		s.unanswered = s.state == Resuming
@@ -746,11 +745,11 @@ func (s *Session) hasData() bool {
 // that the peer has what is about to be sent again, and on a connection that lives for a few bytes only, a long replay
 // would leave no time for it, so that each of them would be spent on the same bytes.
 //
-// If the connection before ended without an answer there is nothing behind HELLO and RESUME: on connections so short it is
-// the answer alone that brings the session on, for what went with the question may have been all that they carried.
+// If the connection before ended without an answer nothing goes behind the next RESUME: on connections so short it is the
+// answer that brings the session on, and what was sent with the question may have been all that they carried.
 func (s *Session) limit() uint64 {
 	switch {
-	case s.unanswered:
+	case s.state == Resuming && s.unanswered:
 		return s.log.base.B
 	case s.state == Resuming:
 		return min(s.credit, plus(s.log.base.B, InitialCredit))
