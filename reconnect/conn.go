@@ -64,6 +64,14 @@ func (c *Conn) IsSession() bool {
 	return ok
 }
 
+// Principal returns who the peer of a listener's session is, as ListenOptions.Authenticate said; else "".
+func (c *Conn) Principal() string {
+	if s, ok := c.e.(*sess); ok && s.serve != nil {
+		return s.serve.principal
+	}
+	return ""
+}
+
 // State returns how c is connected.
 func (c *Conn) State() State {
 	if s, ok := c.e.(*sess); ok {

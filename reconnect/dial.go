@@ -21,7 +21,8 @@ import (
 // connections: see [Conn].
 //
 // It blocks until ctx ends at the latest; the end of ctx after Dial returned changes nothing. The errors are the dialer's,
-// or one that matches ErrRefused, ErrNoSessions, ErrProtocol, or ErrNoAnswer.
+// or one that matches ErrRefused, ErrBusy, ErrNoSessions, ErrProtocol or
+// ErrNoAnswer.
 func Dial(ctx context.Context, d transport.Dialer, o *DialOptions) (*Conn, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -63,6 +64,7 @@ type dialing struct {
 	ackedAt   uint64                  // what cur found
 	arrivedAt uint64
 	moved     bool // cur has been told that it was worth something
+	fresh     bool // the session began with cur
 	up        bool // cur has had an answer
 	known     bool // the session that was lost last had once been known to the listener
 }
@@ -132,6 +134,9 @@ func (g *dialing) failed(err error, wait time.Duration) {
 type gaveUp struct{ err error }
 
 func (e *gaveUp) Error() string { return e.err.Error() }
+
+// errAsked is why Redial gives a connection up, if it is not told.
+var errAsked = errors.New("reconnect: asked to dial again")
 
 // errRedial ends a dial to begin another.
 var errRedial = errors.New("reconnect: dialling anew")
@@ -318,7 +323,8 @@ func tlsState(nc net.Conn) *tls.ConnectionState {
 }
 
 // live tells that the listener has answered. s.mu is held.
-func (g *dialing) live() {
+func (g *dialing) live(resumed bool) {
+	g.fresh = !resumed
 	g.up = true
 	if !g.answered {
 		g.answered = true
@@ -374,7 +380,7 @@ func (s *sess) progress(l *link) {
 	}
 	s.mu.Lock()
 	worth := !g.moved && s.link == l && s.m.State() == session.Live &&
-		(s.m.Acked() > g.ackedAt || s.m.Arrived() > g.arrivedAt)
+		(g.fresh || s.m.Acked() > g.ackedAt || s.m.Arrived() > g.arrivedAt)
 	rl := g.cur
 	g.moved = g.moved || worth
 	s.mu.Unlock()
@@ -390,6 +396,9 @@ func (g *dialing) redial(reason error) {
 	defer s.mu.Unlock()
 	if s.ended {
 		return
+	}
+	if reason == nil {
+		reason = errAsked
 	}
 	if g.stopDial != nil {
 		old := g.rd

@@ -26,16 +26,20 @@ var (
 	// session the one that dialled last has it.
 	ErrTakenOver = errors.New("reconnect: the session was taken over by another holder")
 
-	// ErrRefused is a peer that the listener does not want: not authorised, or of another version, which is the end of
-	// a session also at a later dial; or, for Dial alone, not now, because the listener is full or shutting down.
+	// ErrRefused is a peer that the listener does not want: not authorised, or of another version. It is the end of a
+	// session also at a later dial.
 	ErrRefused = errors.New("reconnect: refused by the listener")
+
+	// ErrBusy is a listener that has no room for another session, or shuts down. A session that exists dials again
+	// later; Dial ends with it.
+	ErrBusy = errors.New("reconnect: the listener takes no new session now")
 
 	// ErrProtocol is a peer that broke the session protocol.
 	ErrProtocol = errors.New("reconnect: the peer broke the session protocol")
 
 	// ErrNoSessions is a peer that knows no sessions: it answered with plain datagrams, or hung up at the first word.
 	// (A connection that breaks just then looks the same.)
-	ErrNoSessions = errors.New("reconnect: the peer has no sessions; use a plain connection")
+	ErrNoSessions = errors.New("reconnect: the peer seems to have no sessions; a plain connection may do")
 
 	// ErrNoAnswer is why a connection was given up, not a session: nothing came from the peer for too long. Events tell
 	// it, and a Dial that gets no answer returns it.
@@ -92,7 +96,11 @@ type CloseError struct {
 
 // Error counts what was not written, and says why.
 func (e *CloseError) Error() string {
-	return fmt.Sprintf("reconnect: closed with %d datagrams unsent: %v", e.Unsent, e.Err)
+	what := "datagrams"
+	if e.Unsent == 1 {
+		what = "datagram"
+	}
+	return fmt.Sprintf("reconnect: closed with %d %s not known to have arrived: %v", e.Unsent, what, e.Err)
 }
 
 // Unwrap returns e.Err.

@@ -51,7 +51,7 @@ const (
 	// the first being 1. It is told when the turn of the datagram has come, over a connection.
 	EventExpired
 	// EventGoAway: the listener asks to be left. When the connection ends the dialer waits for Wait, and a random part
-	// of Spread, before it dials.
+	// of Spread, before it dials. To a listener's own Conn it says that Shutdown was called.
 	EventGoAway
 	// EventPeerStopped: the peer has closed, and takes nothing more. What is on its way from it may still be received.
 	EventPeerStopped
@@ -85,6 +85,9 @@ type Event struct {
 func (e Event) String() string {
 	switch e.Kind {
 	case EventDialFailed:
+		if e.Wait < 0 {
+			return fmt.Sprintf("%v: %v", e.Kind, e.Err)
+		}
 		return fmt.Sprintf("%v, next in %v: %v", e.Kind, e.Wait.Round(time.Millisecond), e.Err)
 	case EventLost:
 		return fmt.Sprintf("%v, %d datagrams are sent again: %v", e.Kind, e.N, e.Err)

@@ -1,6 +1,7 @@
 package reconnect
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -89,7 +90,7 @@ func (l *Listener) offerPlain(nc net.Conn, head []byte) {
 
 // explainPlain says what a peer speaks that should have begun with HELLO or RESUME.
 func (l *Listener) explainPlain(nc net.Conn, head []byte) error {
-	_, err := datagram.NewReader(&headed{head: head, Reader: nc}, &datagram.Options{MaxPayload: l.o.MaxPayload}).Read()
+	_, err := datagram.NewReader(bytes.NewReader(head), &datagram.Options{MaxPayload: l.o.MaxPayload}).Read()
 	if e := new(datagram.FrameError); errors.As(err, &e) {
 		return fmt.Errorf("it has no session: %w", err)
 	}

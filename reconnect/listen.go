@@ -291,8 +291,7 @@ func (l *Listener) Close() error {
 // dialers of all sessions to go away, and waits until the sessions have ended; those that lose their connection may
 // still resume. When ctx ends first, it closes the rest, and returns ctx's cause. In the end it is closed.
 //
-// Nothing ends by itself: a dialer's application gets EventGoAway, and may Close; that of the listener closes its Conns
-// when it sees fit. Sessions without a connection are waited for as well, until they expire. Accepted plain connections
+// Nothing ends by itself: the applications of both sides get EventGoAway, and may Close when they see fit. Sessions without a connection are waited for as well, until they expire. Accepted plain connections
 // are not. Dialers dial no earlier than delay + a random part of spread from now, each 5 min at most unless
 // DialOptions.Redial says otherwise.
 func (l *Listener) Shutdown(ctx context.Context, delay, spread time.Duration) error {
@@ -311,6 +310,7 @@ func (l *Listener) Shutdown(ctx context.Context, delay, spread time.Duration) er
 	for _, s := range all {
 		s.mu.Lock()
 		s.m.Goaway(delay, spread)
+		s.events = append(s.events, Event{Kind: EventGoAway, Time: time.Now(), Wait: delay, Spread: spread})
 		s.settle(false)
 	}
 	var err error

@@ -46,7 +46,7 @@ type outbound struct {
 
 func (o *outbound) init(p *plain, codec *datagram.Options, size int) {
 	if size <= 0 {
-		size = DefaultSendBuffer
+		size = DefaultPlainBuffer
 	}
 	o.p = p
 	o.refusing = make(chan struct{})

@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// DefaultSendBuffer is the size of a plain connection's queue unless PlainOptions say otherwise: 128 KiB. A longer
+	// DefaultPlainBuffer is the size of a plain connection's queue unless PlainOptions say otherwise: 128 KiB. A longer
 	// queue is slower, not faster: its memory falls out of the processor's cache between the sender and the writing.
-	DefaultSendBuffer = 128 << 10
+	DefaultPlainBuffer = 128 << 10
 
 	// lingerTime bounds how long Close waits for the peer to end its side, after all was sent.
 	lingerTime = 5 * time.Second
@@ -29,7 +29,7 @@ type PlainOptions struct {
 	Framing datagram.Framing
 
 	// SendBuffer is how many bytes of frames may be accepted and not yet taken by the net.Conn. One half gathers while
-	// the other is written, and the last frame of each may go over its half. 0: DefaultSendBuffer.
+	// the other is written, and the last frame of each may go over its half. 0: DefaultPlainBuffer.
 	SendBuffer int
 }
 

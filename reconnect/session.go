@@ -877,6 +877,8 @@ func (s *sess) why(err error) error {
 			return &sessionError{ErrPeerClosed, "it had ended before", err}
 		case reason.Lost():
 			return s.lostError(rejected.Error(), err)
+		case reason.Again():
+			return &sessionError{ErrBusy, reason.String(), err}
 		}
 		return &sessionError{ErrRefused, rejected.Reason.String(), err}
 	case errors.As(err, &lost):
@@ -1106,7 +1108,7 @@ func (s *sess) collect() {
 				ev.Kind = EventResumed
 			}
 			if s.dial != nil {
-				s.dial.live()
+				s.dial.live(e.Resumed)
 			} else {
 				s.serve.live()
 			}

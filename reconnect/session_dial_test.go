@@ -57,7 +57,7 @@ func TestSessionDialOfOthers(t *testing.T) {
 		is   error
 		says string
 	}{
-		"plain datagrams": {say(string(plain)), reconnect.ErrNoSessions, "use a plain connection"},
+		"plain datagrams": {say(string(plain)), reconnect.ErrNoSessions, "a plain connection may do"},
 		"hangs up":        {func(nc net.Conn) { _, _ = io.ReadFull(nc, make([]byte, 8)); nc.Close() }, reconnect.ErrNoSessions, "hung up"},
 		"HTTP":            {say("HTTP/1.1 400 Bad Request\r\n\r\n"), reconnect.ErrProtocol, "HTTP server"},
 		"TLS":             {say("\x15\x03\x01\x00\x02\x02\x0a"), reconnect.ErrProtocol, "TLS"},

@@ -15,13 +15,19 @@ func (s *Session) Read(now time.Duration, whole bool) {
 	if !s.state.attached() {
 		return
 	}
-	if whole || s.answered() { // a dialer waits for the whole answer
-		s.lastRead, s.pinged = now, false
+	if whole {
+		return // Data and Control say of what
 	}
-	if !whole && s.partialAt == 0 {
+	if s.answered() { // a dialer waits for the whole answer
+		s.sign(now)
+	}
+	if s.partialAt == 0 {
 		s.partialAt = now + partialAfter
 	}
 }
+
+// sign notes a sign of life.
+func (s *Session) sign(now time.Duration) { s.lastRead, s.pinged = now, false }
 
 // Bad ends the session because of err: the stream of its connection broke the framing. A dialer that has no answer yet
 // only gets the error: the connection has to be given up.
@@ -40,6 +46,7 @@ func (s *Session) Data(now time.Duration, run datagram.Run) error {
 	if !accepted[s.role][s.state].has(kindData) {
 		return s.unexpected("a datagram")
 	}
+	s.sign(now)
 	raw, n := run.Raw, uint64(run.N)
 	r := &s.recv
 	if r.here.N < r.arrived.N {
@@ -139,7 +146,14 @@ func (s *Session) Control(now time.Duration, frame []byte) error {
 	if err != nil {
 		return s.Bad(err)
 	}
+	if c.Kind != KindPing || !s.unconfirmed() {
+		s.sign(now) // who asks has heard nothing for a while: not what is unconfirmed, either
+	}
 	if c.Kind == KindClose && c.Reason != CloseDone {
+		// What it acknowledges need not count as unconfirmed. The rest of its status does not matter any more.
+		if p := c.Received.after(s.log.origin); s.has(p) == nil {
+			_ = s.acknowledged(now, p) // checked
+		}
 		s.end(&ClosedError{c.Reason})
 		return s.err
 	}
@@ -399,6 +413,7 @@ func (s *Session) answer(now time.Duration, st *Status, expiry uint32, resumed b
 		return s.fail(err)
 	}
 	s.raise(st.Credit)
+	s.sign(now)
 	s.expiry = ms(expiry)
 	s.greeting, s.exporter = nil, nil
 	s.unanswered = false

@@ -79,9 +79,28 @@ func TestR132AnyByte(t *testing.T) {
 		require.False(t, p.tick(s, 5*time.Second))
 		p.pull(s)
 		p.now += 5*time.Second - 1
-		s.Read(p.now, true)
+		require.NoError(t, p.hear(s, Control{Kind: KindPing}, nil))
+		p.pull(s)
 		require.False(t, p.tick(s, 1))
 		require.Equal(t, 5*time.Second-1, p.next(s))
+		s.Read(p.now, false) // a part of a frame
+		p.tick(s, time.Second)
+		p.pull(s)
+		require.Equal(t, 4*time.Second, p.next(s))
+	})
+}
+
+// Who asks has heard nothing: a PING says no good of a direction in which something is unconfirmed.
+func TestR132PingIsNoSign(t *testing.T) {
+	both(t, func(t *testing.T, p *pair, s *Session) {
+		p.send(s, "x")
+		p.pull(s)
+		p.now += 2 * time.Second
+		require.NoError(t, p.hear(s, Control{Kind: KindPing}, nil))
+		p.pull(s)
+		require.False(t, p.tick(s, 500*time.Millisecond))
+		require.Equal(t, []Kind{KindPing}, kindsOf(p.pull(s)))
+		require.True(t, p.tick(s, 2500*time.Millisecond))
 	})
 }
 
