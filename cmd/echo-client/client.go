@@ -279,11 +279,14 @@ func (c *client) lost(err error) error {
 	return fmt.Errorf("the connection to %s broke with %s on the way: %s", c.o.name(), datagrams(awaited), reason(err))
 }
 
-func datagrams(n uint64) string {
+func datagrams(n uint64) string { return count(n, "datagram") }
+
+// count puts a number before what is counted, in the plural unless it is one.
+func count(n uint64, what string) string {
 	if n == 1 {
-		return "1 datagram"
+		return "1 " + what
 	}
-	return fmt.Sprintf("%d datagrams", n)
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func (c *client) stopSending() {

@@ -99,10 +99,10 @@ func (s *summary) String() string {
 		fmt.Fprintf(&b, "; round trip p50 %v, p99 %v, max %v", us(s.RTT.P50), us(s.RTT.P99), us(s.RTT.Max))
 	}
 	if s.Reconnects+s.Replayed+s.Redelivered > 0 {
-		fmt.Fprintf(&b, "; %d reconnects, %d replayed, %d redelivered", s.Reconnects, s.Replayed, s.Redelivered)
+		fmt.Fprintf(&b, "; %s, %d replayed, %d redelivered", count(s.Reconnects, "reconnect"), s.Replayed, s.Redelivered)
 	}
 	if s.cuts > 0 {
-		fmt.Fprintf(&b, "; %d cuts", s.cuts)
+		fmt.Fprintf(&b, "; %s", count(s.cuts, "cut"))
 	}
 	return b.String()
 }
