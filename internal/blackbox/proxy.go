@@ -29,6 +29,8 @@ type Faults struct {
 	Rate int
 	// Delay is how long each byte takes longer.
 	Delay time.Duration
+	// Mute tells neither end that the other one has closed or reset: it looks alive, and nothing more comes from it.
+	Mute bool
 	// Record keeps what passes Up, for Proxy.Recorded.
 	Record bool
 }
@@ -279,6 +281,8 @@ func (l *proxyLink) write(d Direction, pieces <-chan piece) {
 		}
 		switch {
 		case x.err == nil:
+		case l.faults.Mute:
+			return
 		case errors.Is(x.err, io.EOF):
 			_ = to.CloseWrite()
 			l.mu.Lock()
@@ -307,7 +311,7 @@ func (l *proxyLink) write(d Direction, pieces <-chan piece) {
 		l.p.mu.Unlock()
 		switch {
 		case err != nil:
-			if l.pass(1 - d) { // it is the other direction that tells of it
+			if !l.faults.Mute && l.pass(1-d) { // it is the other direction that tells of it
 				l.end(true)
 			}
 			return
