@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -346,6 +347,9 @@ func (s *sess) receiveBatch(ctx context.Context, dst []datagram.Datagram) (n int
 		for n < len(dst) {
 			d, ok := s.next()
 			if !ok {
+				if n > 0 && s.more() {
+					continue
+				}
 				break
 			}
 			dst[n] = d
@@ -376,6 +380,21 @@ func (s *sess) next() (datagram.Datagram, bool) {
 		d.Redelivered = true
 	}
 	return d, ok
+}
+
+// more gets more datagrams at hand, if there are any. rmu is held.
+func (s *sess) more() bool {
+	s.mu.Lock()
+	if !s.m.Readable() {
+		s.mu.Unlock()
+		return false
+	}
+	run, ok := s.m.Take()
+	if ok {
+		s.cur = run
+	}
+	s.settle(false)
+	return ok
 }
 
 // pass wakes another receiver, if there is one, for what is left. rmu is held.
@@ -884,7 +903,7 @@ func (s *sess) why(err error) error {
 	case errors.As(err, &lost):
 		return s.lostError(lost.Reason.String(), err)
 	case errors.As(err, &protocol):
-		return &sessionError{ErrProtocol, protocol.Error(), err}
+		return &sessionError{ErrProtocol, strings.TrimPrefix(protocol.Error(), "the peer broke the session protocol "), err}
 	}
 	return err
 }

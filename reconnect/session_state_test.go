@@ -467,3 +467,25 @@ func TestSessionNames(t *testing.T) {
 }
 
 var _ transport.Dialer = new(line)
+
+// ReceiveBatch takes all that has arrived, however it came.
+func TestSessionReceiveBatch(t *testing.T) {
+	s := memSession(t, nil, nil)
+	defer s.end()
+	ctx := bounded(t)
+	for i := range 40 {
+		require.NoError(t, s.a.Writer().Send(ctx, numbered(i)))
+		require.NoError(t, s.a.Writer().Flush(ctx))
+	}
+	batch := make([]datagram.Datagram, 50)
+	n, err := s.b.Reader().ReceiveBatch(ctx, batch[:30])
+	require.NoError(t, err)
+	require.Equal(t, 30, n)
+	n, err = s.b.Reader().ReceiveBatch(ctx, batch[30:])
+	require.NoError(t, err)
+	require.Equal(t, 10, n)
+	for i, d := range batch[:40] {
+		require.Equal(t, numbered(i), d)
+	}
+	require.EqualValues(t, 40, s.b.Stats().Received)
+}
