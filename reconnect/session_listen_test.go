@@ -634,3 +634,29 @@ func TestListenerMemory(t *testing.T) {
 		}
 	})
 }
+
+// Two HELLOs of one session are decided on at the same time: the newer connection has it, and nothing is lost.
+func TestListenerHellosAtOnce(t *testing.T) {
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			decide := make(chan struct{})
+			p := newPlace(t, &reconnect.ListenOptions{
+				HandshakeTimeout: time.Minute,
+				Authenticate: func(context.Context, *reconnect.Peer) (string, error) {
+					<-decide
+					return "", nil
+				},
+			})
+			defer p.Close()
+			a := reconnect.Open(p.way(), nil)
+			defer a.CloseNow()
+			<-time.After(6 * time.Second) // the first dial was given up, and the second has been made
+			require.EqualValues(t, 2, a.Stats().Epoch)
+			close(decide)
+			b := p.accept()
+			exchange(t, a, b, 10, func() {})
+			require.Zero(t, a.Stats().Lost)
+			require.Equal(t, a.Stats().Epoch, b.Stats().Epoch)
+		})
+	}
+}
