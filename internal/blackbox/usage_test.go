@@ -139,6 +139,37 @@ func TestServerExitCodes(t *testing.T) {
 	}
 }
 
+// Who is served, by token and by whether it has a session.
+func TestWhoIsServed(t *testing.T) {
+	in := func() *strings.Reader { return strings.NewReader("x\n") }
+
+	s := startServer(t, []string{"tcp://127.0.0.1:0"}, "--token", "secret")
+	client(t, in(), with(s.to(0), "--token", "secret")...).require(t, 0, "each once")
+	client(t, in(), s.to(0)...).require(t, 3, "not authorised; see --token")
+	s.err.wait(t, "it shows no token", 1)
+	client(t, in(), with(s.to(0), "--token", "wrong")...).require(t, 3, "not authorised; see --token")
+	s.err.wait(t, "it shows another token", 1)
+	client(t, in(), with(s.to(0), "--plain")...).require(t, 1, "leave --plain out")
+	assert.NotContains(t, s.err.text(), "secret")
+	s.stop()
+
+	s = startServer(t, []string{"tcp://127.0.0.1:0"}, "--no-plain")
+	client(t, in(), s.to(0)...).require(t, 0, "each once")
+	client(t, in(), with(s.to(0), "--plain")...).require(t, 1, "leave --plain out")
+	s.err.wait(t, "plain connections are not served", 1)
+	s.stop()
+
+	s = startServer(t, []string{"tcp://127.0.0.1:0", "tls://127.0.0.1:0"})
+	client(t, in(), with(s.to(0), "--token", "unasked")...).require(t, 0, "each once")
+	client(t, in(), with(s.to(0), "--plain")...).require(t, 0, "each once")
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, free.Close())
+	dead := []string{"--connect", "tcp://" + free.Addr().String()}
+	client(t, in(), with(dead, s.to(1)...)...).require(t, 0, "each once")
+	s.stop()
+}
+
 func TestHelpAndVersion(t *testing.T) {
 	for _, name := range []string{"echo-server", "echo-client"} {
 		for _, flag := range []string{"--help", "-h", "--version"} {
