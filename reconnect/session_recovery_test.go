@@ -18,8 +18,8 @@ import (
 )
 
 // How long a stream of one message each millisecond stands still when its connection is reset: from the reset to the
-// arrival of the first message that was sent after it, which is a millisecond later at most. Every message arrives once,
-// and in order.
+// arrival of the first message that was sent after it, which is a millisecond later at most. Every message arrives
+// once, and in order.
 func TestSessionRecovery(t *testing.T) {
 	const cuts, every = 200, 10 // milliseconds
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

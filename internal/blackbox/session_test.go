@@ -192,24 +192,32 @@ func TestSessionCut(t *testing.T) {
 // A path that swallows everything is noticed, and the stream goes on over another connection within ten seconds.
 func TestSessionBlackHole(t *testing.T) {
 	t.Parallel()
-	for name, holes := range map[string][2]bool{"up": {true, false}, "down": {false, true}, "both": {true, true}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := startServer(t, []string{"tcp://127.0.0.1:0"})
-			p := between(t, s.addr(0), 1, Faults{})
-			in := seq(2000)
-			r := begin(t, in, with(s.through(0, p.Addr()), "--rate", "1000")...)
-			r.reach(1000)
-			p.HoleLinks(holes[0], holes[1])
-			o := r.whole(in, 2*patience)
-			t.Logf("longest pause %v; %d resumed", r.gap, o.Reconnects)
-			assert.Greater(t, r.gap, time.Second, "the hole has swallowed something")
-			assert.Less(t, r.gap, 10*time.Second)
-			assert.EqualValues(t, 1, o.Reconnects)
-			assert.Zero(t, o.Redelivered)
-			s.stop()
-		})
+	s := startServer(t, []string{"tcp://127.0.0.1:0"})
+	in := seq(2000)
+	var proxies []*Proxy
+	var clients []*running
+	holes := [][2]bool{Up: {true, false}, Down: {false, true}, 2: {true, true}}
+	for range holes {
+		p := between(t, s.addr(0), 1, Faults{})
+		proxies = append(proxies, p)
+		clients = append(clients, begin(t, in, with(s.through(0, p.Addr()), "--rate", "1000")...))
 	}
+	for i, r := range clients {
+		r.reach(1000)
+		proxies[i].HoleLinks(holes[i][Up], holes[i][Down])
+	}
+	for i, r := range clients {
+		o := r.whole(in, 2*patience)
+		t.Logf("up %t, down %t: longest pause %v; %d resumed", holes[i][Up], holes[i][Down], r.gap, o.Reconnects)
+		assert.Greater(t, r.gap, time.Second, "the hole has swallowed something")
+		assert.Less(t, r.gap, 10*time.Second)
+		assert.EqualValues(t, 1, o.Reconnects)
+		assert.Zero(t, o.Redelivered)
+	}
+	for _, p := range proxies {
+		p.Close()
+	}
+	s.stop()
 }
 
 // A client that loses its connections goes on at once, though all the old ones still look alive to the server.
@@ -242,7 +250,7 @@ func TestSessionServerKilled(t *testing.T) {
 	}
 	in := seq(n)
 	s := startServer(t, []string{"tcp://127.0.0.1:0"})
-	r := begin(t, in, with(s.to(0), "--rate", fmt.Sprint(n/5))...)
+	r := begin(t, in, with(s.to(0), "--rate", fmt.Sprint(n/3))...)
 	for i := range kills {
 		r.reach(len(in) * (i + 1) / (kills + 2))
 		require.NoError(t, s.cmd.Process.Kill())
@@ -288,28 +296,50 @@ func TestSessionUDPDropped(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(p.Close)
 	r := begin(t, in, with(s.through(0, p.Addr()), "--rate", fmt.Sprint(n/3))...)
+	var longest time.Duration
 	for i, d := range drops {
-		at := len(in) * (i + 1) / (len(drops) + 1)
-		r.reach(at)
+		r.reach(len(in) * (i + 1) / (len(drops) + 1))
 		if d == 0 {
 			require.NoError(t, p.Rebind())
 			continue
 		}
 		p.Drop(true, true)
-		timer := time.NewTimer(d)
-		<-timer.C
+		<-time.After(d) // that is the fault: nothing is waited for
 		p.Drop(false, false)
-		begin := time.Now()
-		r.reach(min(at+1, len(in)))
 		r.mu.Lock()
-		t.Logf("dropped for %v: goes on %v after that; longest pause so far %v", d, time.Since(begin), r.gap)
+		silent, got := time.Since(r.last), len(r.out)
 		r.mu.Unlock()
+		healed := time.Now()
+		r.reach(min(got+1, len(in)))
+		longest = max(longest, time.Since(healed))
+		t.Logf("dropped for %v, silent for %v: goes on %v after that", d, silent, time.Since(healed))
 	}
+	assert.Less(t, longest, 10*time.Second)
 	o := r.whole(in, 4*patience)
 	c := p.Counts()
 	t.Logf("%d lines in %.2f s: %d resumed, %d written again; %d UDP datagrams passed, %d dropped; %d flows, %d rebinds",
 		n, o.Seconds, o.Reconnects, o.Replayed, c.Passed[Up]+c.Passed[Down], c.Dropped[Up]+c.Dropped[Down], c.Flows, c.Rebinds)
 	assert.Positive(t, c.Dropped[Up])
+	assert.Zero(t, o.Redelivered)
+	s.stop()
+}
+
+// A session that began over QUIC goes on over TLS where UDP stops working.
+func TestSessionFallback(t *testing.T) {
+	if !big() {
+		t.Skip("takes half a minute; set TOWLINE_BIG=1")
+	}
+	in := seq(20_000)
+	s := startServer(t, []string{"quic://127.0.0.1:0", "tls://127.0.0.1:0"})
+	p, err := NewUDPProxy(s.addr(0))
+	require.NoError(t, err)
+	t.Cleanup(p.Close)
+	r := begin(t, in, with(s.through(0, p.Addr()), "--connect", s.urls[1], "--rate", "5000")...)
+	r.reach(len(in) / 2)
+	p.Drop(true, true)
+	o := r.whole(in, 2*patience)
+	t.Logf("longest pause %v; %d resumed", r.gap, o.Reconnects)
+	assert.Positive(t, o.Reconnects)
 	assert.Zero(t, o.Redelivered)
 	s.stop()
 }
