@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux || darwin
 
 package blackbox
 
@@ -29,14 +29,14 @@ func descriptors(t testing.TB, n uint64) uint64 {
 	t.Helper()
 	var lim syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim))
-	if uint64(lim.Cur) < n {
+	if lim.Cur < n {
 		raised := syscall.Rlimit{Cur: max(lim.Cur, min(lim.Max, n)), Max: lim.Max}
 		if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: n, Max: max(lim.Max, n)}) != nil {
 			require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised))
 		}
 		require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim))
 	}
-	return uint64(lim.Cur)
+	return lim.Cur
 }
 
 // memory is what heap and stacks take, once nothing is left to be collected.
