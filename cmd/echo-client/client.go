@@ -273,7 +273,7 @@ func (c *client) lost(err error) error {
 		return fmt.Errorf("%s broke the protocol: %s", c.o.name(), program.OneLine(err.Error()))
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%s closed the connection inside a datagram, with %s on the way%s", c.o.name(), datagrams(awaited), hint)
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ENOTCONN):
 		return fmt.Errorf("%s cut the connection with %s on the way%s", c.o.name(), datagrams(awaited), hint)
 	}
 	return fmt.Errorf("the connection to %s broke with %s on the way: %s", c.o.name(), datagrams(awaited), reason(err))
