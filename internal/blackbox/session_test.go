@@ -183,6 +183,7 @@ func TestSessionCut(t *testing.T) {
 				assert.Positive(t, o.Reconnects)
 				assert.Positive(t, o.Replayed)
 				assert.Zero(t, o.Redelivered, "no session was lost")
+				assert.Less(t, r.gap, 5*time.Second, "dials that lead to nothing are rare")
 				s.stop()
 			})
 		}
