@@ -161,7 +161,10 @@ func (g *dialing) run() {
 		if rl == nil {
 			return
 		}
-		if unanswered, err := g.attend(rl); unanswered {
+		if unanswered, err := g.attend(rl); unanswered && err != nil {
+			if len(g.endpoints) > 1 {
+				err = fmt.Errorf("%v: %w", rl.Conn.RemoteAddr(), err)
+			}
 			g.failedAnswer(err)
 		}
 		s.mu.Lock()
@@ -279,9 +282,6 @@ func millis(n uint32) time.Duration { return time.Duration(n) * time.Millisecond
 
 // failedAnswer notes a connection that ended before an answer.
 func (g *dialing) failedAnswer(err error) {
-	if err == nil {
-		return // Redial gave no reason
-	}
 	g.s.mu.Lock()
 	waiting := g.once && !g.answered
 	g.s.mu.Unlock()

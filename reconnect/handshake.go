@@ -164,8 +164,7 @@ func (l *Listener) authenticate(ctx context.Context, nc net.Conn, token []byte, 
 	}
 	principal, err := l.o.Authenticate(ctx, &Peer{Addr: nc.RemoteAddr(), TLS: tlsState(nc), Token: token, Resume: resume})
 	if err != nil {
-		l.log.Warn("refused by Authenticate", slog.Any("peer", nc.RemoteAddr()), slog.Any("reason", err))
-		return "", reject(session.ReasonUnauthorised)
+		return "", fmt.Errorf("%w: %w", reject(session.ReasonUnauthorised), err)
 	}
 	return principal, nil
 }

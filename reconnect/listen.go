@@ -222,13 +222,17 @@ func (l *Listener) passes(err error, wait time.Duration) bool {
 
 // lost takes the end of a net.Listener.
 func (l *Listener) lost(ln net.Listener, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lns = slices.DeleteFunc(l.lns, func(o net.Listener) bool { return o == ln })
 	_ = ln.Close()
-	if len(l.lns) == 0 && l.err == nil && !l.draining {
+	l.mu.Lock()
+	l.lns = slices.DeleteFunc(l.lns, func(o net.Listener) bool { return o == ln })
+	expected := l.draining
+	if len(l.lns) == 0 && l.err == nil && !expected {
 		l.err = fmt.Errorf("reconnect: accepting: %w", err)
 		l.arrived.broadcast()
+	}
+	l.mu.Unlock()
+	if !expected {
+		l.log.Error("accepting has ended", slog.Any("address", ln.Addr()), slog.Any("reason", err))
 	}
 }
 
