@@ -66,7 +66,7 @@ func TestSessionSurvivesCuts(t *testing.T) {
 				}
 			})
 			st := s.a.Stats()
-			assert.Greater(t, st.Resumes, uint64(2))
+			assert.NotZero(t, st.Resumes) // several cuts may meet the same connection
 			assert.Equal(t, uint64(n), st.Sent)
 			assert.Equal(t, uint64(n), st.Received)
 			assert.Zero(t, st.Unconfirmed)
@@ -213,7 +213,8 @@ func TestSessionFirstFlight(t *testing.T) {
 		s := memSession(t, nil, nil)
 		defer s.end()
 		ctx := context.Background()
-		exchange(t, s.a, s.b, 1000, func() {}) // the credit has grown
+		exchange(t, s.a, s.b, 1000, func() {})
+		<-time.After(time.Second) // all credit has been granted
 		require.Greater(t, s.a.Stats().Credit, 40<<10)
 		s.net.Faults().Freeze(mem.Down)
 		const n = 1000
