@@ -61,12 +61,12 @@ func TestSessionStress(t *testing.T) {
 			for _, way := range []struct{ from, to *reconnect.Conn }{{s.a, s.b}, {s.b, s.a}} {
 				accepted := make([][]string, senders)
 				for i := range senders {
-					sending.Go(func() { accepted[i] = sendEveryWay(t, ctx, way.from, i, each) })
+					sending.Go(func() { accepted[i] = sendEveryWay(ctx, t, way.from, i, each) })
 				}
 				var mu sync.Mutex
 				got := make([][]string, senders)
 				for i := range 4 {
-					receiving.Go(func() { receiveEveryWay(t, ctx, way.to, i, &mu, got) })
+					receiving.Go(func() { receiveEveryWay(ctx, t, way.to, i, &mu, got) })
 				}
 				defer func() { assert.Equal(t, accepted, got) }()
 			}
@@ -85,7 +85,7 @@ func TestSessionStress(t *testing.T) {
 }
 
 // sendEveryWay returns what was accepted of n datagrams.
-func sendEveryWay(t *testing.T, ctx context.Context, c *reconnect.Conn, sender, n int) (accepted []string) {
+func sendEveryWay(ctx context.Context, t *testing.T, c *reconnect.Conn, sender, n int) (accepted []string) {
 	w := c.Writer()
 	for i := 0; i < n; {
 		d := text(uint16(sender), "%d/%d", sender, i)
@@ -129,7 +129,7 @@ func sendEveryWay(t *testing.T, ctx context.Context, c *reconnect.Conn, sender, 
 
 // receiveEveryWay puts what it receives into got, by sender. Taking and noting are one step, so that the order is that of
 // arrival.
-func receiveEveryWay(t *testing.T, ctx context.Context, c *reconnect.Conn, receiver int, mu *sync.Mutex, got [][]string) {
+func receiveEveryWay(ctx context.Context, t *testing.T, c *reconnect.Conn, receiver int, mu *sync.Mutex, got [][]string) {
 	batch := make([]datagram.Datagram, 1+receiver)
 	for i := 0; ; i++ {
 		rctx, cancel := context.WithTimeout(ctx, time.Duration(i%5)*100*time.Microsecond)
