@@ -6,8 +6,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/towline-mq/towline/datagram"
@@ -17,12 +20,11 @@ import (
 )
 
 // Dial begins a session with the listener that d leads to, and returns when it has answered. It tries d, and each of the
-// Fallbacks, once; to wait for a listener that is not there yet, use Open. From then on the session outlives its
-// connections: see [Conn].
+// Fallbacks, once, and up to three times more where a connection was made and broke before the answer; to wait for a
+// listener that is not there yet, use Open. From then on the session outlives its connections: see [Conn].
 //
-// It blocks until ctx ends at the latest; the end of ctx after Dial returned changes nothing. The errors are the dialer's,
-// or one that matches ErrRefused, ErrBusy, ErrNoSessions, ErrProtocol or
-// ErrNoAnswer.
+// It blocks until ctx ends at the latest; the end of ctx after Dial returned changes nothing. The errors are the
+// dialer's, or one that matches ErrRefused, ErrBusy, ErrNoSessions, ErrProtocol or ErrNoAnswer.
 func Dial(ctx context.Context, d transport.Dialer, o *DialOptions) (*Conn, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -54,9 +56,10 @@ type dialing struct {
 	begun     chan struct{} // closed at the first answer
 
 	// Guarded by s.mu.
-	answered  bool // begun is closed
-	once      bool // each endpoint is tried once, and no answer is the end
-	failures  []error
+	answered  bool    // begun is closed
+	once      bool    // each endpoint is tried once, and no answer is the end
+	failures  []error // how each endpoint failed last
+	broken    int     // connections that broke and are not among the failures
 	rd        *redial.Redialer
 	stopDial  context.CancelCauseFunc // of the dial under way
 	cur       *redial.Link            // of the newest connection
@@ -76,6 +79,7 @@ func open(d transport.Dialer, o *DialOptions, once bool) *sess {
 	s := newSess(o.SessionOptions, clock{time.Now()})
 	g := &dialing{s: s, o: *o, once: once, begun: make(chan struct{})}
 	g.endpoints = append([]transport.Dialer{d}, o.Fallbacks...)
+	g.failures = make([]error, len(g.endpoints))
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	s.dial = g
 	g.rd = g.redialer()
@@ -98,7 +102,7 @@ func (g *dialing) redialer() *redial.Redialer {
 	}
 	told := p.OnFailure
 	p.OnFailure = func(f redial.Failure) {
-		g.failed(f.Err, f.Wait)
+		g.failed(f.Endpoint, f.Err, f.Wait)
 		if told != nil {
 			told(f)
 		}
@@ -107,7 +111,7 @@ func (g *dialing) redialer() *redial.Redialer {
 }
 
 // failed notes an attempt that did not lead to an answer. It ends the session of a Dial whose endpoints have all failed.
-func (g *dialing) failed(err error, wait time.Duration) {
+func (g *dialing) failed(endpoint int, err error, wait time.Duration) {
 	s := g.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,15 +123,34 @@ func (g *dialing) failed(err error, wait time.Duration) {
 	if !g.once || g.answered {
 		return
 	}
-	if g.failures = append(g.failures, err); len(g.failures) < len(g.endpoints) {
+	if g.broken < maxBroken && broke(err) {
+		g.broken++
 		return
 	}
-	if len(g.failures) > 1 {
-		err = errors.Join(g.failures...)
+	g.failures[endpoint] = err
+	if gave := g.tried(); gave != nil && g.stopDial != nil {
+		g.stopDial(gave)
 	}
-	if g.stopDial != nil {
-		g.stopDial(&gaveUp{err})
+}
+
+// tried returns how Dial has failed, if it has tried everything. s.mu is held.
+func (g *dialing) tried() *gaveUp {
+	if !g.once || g.answered || slices.Contains(g.failures, nil) {
+		return nil
 	}
+	if len(g.failures) == 1 {
+		return &gaveUp{g.failures[0]}
+	}
+	return &gaveUp{errors.Join(g.failures...)}
+}
+
+// maxBroken is how many connections may break before the answer without counting as attempts of Dial.
+const maxBroken = 3
+
+// broke reports whether err, of an attempt, may be a connection that was made and cut.
+func broke(err error) bool {
+	return isEOF(err) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errHungUp) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // gaveUp ends a dial for good.
@@ -165,7 +188,7 @@ func (g *dialing) run() {
 			if len(g.endpoints) > 1 {
 				err = fmt.Errorf("%v: %w", rl.Conn.RemoteAddr(), err)
 			}
-			g.failedAnswer(err)
+			g.failedAnswer(rl.Endpoint, err)
 		}
 		s.mu.Lock()
 		ended := s.ended
@@ -187,13 +210,7 @@ func (g *dialing) connect() (*redial.Link, error) {
 		if rl == nil {
 			g.stopDial = cancel
 		}
-		var gave *gaveUp
-		if g.once && !g.answered && len(g.failures) >= len(g.endpoints) {
-			gave = &gaveUp{errors.Join(g.failures...)}
-			if len(g.failures) == 1 {
-				gave.err = g.failures[0]
-			}
-		}
+		gave := g.tried()
 		ended := s.ended
 		s.mu.Unlock()
 		var err error
@@ -281,7 +298,7 @@ func (g *dialing) attend(rl *redial.Link) (unanswered bool, err error) {
 func millis(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // failedAnswer notes a connection that ended before an answer.
-func (g *dialing) failedAnswer(err error) {
+func (g *dialing) failedAnswer(endpoint int, err error) {
 	g.s.mu.Lock()
 	waiting := g.once && !g.answered
 	g.s.mu.Unlock()
@@ -290,7 +307,7 @@ func (g *dialing) failedAnswer(err error) {
 		wait = millis(r.Delay)
 	}
 	if waiting || !lostBy(err) { // a loss has an event of its own
-		g.failed(err, wait)
+		g.failed(endpoint, err, wait)
 	}
 }
 

@@ -46,7 +46,7 @@ func (l *Listener) handshake(nc net.Conn) {
 			l.offerPlain(nc, head)
 			return
 		}
-		l.refuse(nc, l.explainPlain(nc, head))
+		l.refuse(nc, l.explainPlain(head))
 		return
 	}
 	if h.Size < 4 || h.Size > datagram.MaxControl-4 {
@@ -89,7 +89,7 @@ func (l *Listener) offerPlain(nc net.Conn, head []byte) {
 }
 
 // explainPlain says what a peer speaks that should have begun with HELLO or RESUME.
-func (l *Listener) explainPlain(nc net.Conn, head []byte) error {
+func (l *Listener) explainPlain(head []byte) error {
 	_, err := datagram.NewReader(bytes.NewReader(head), &datagram.Options{MaxPayload: l.o.MaxPayload}).Read()
 	if e := new(datagram.FrameError); errors.As(err, &e) {
 		return fmt.Errorf("it has no session: %w", err)
@@ -188,18 +188,18 @@ func (l *Listener) hello(ctx context.Context, nc net.Conn, h *session.Hello, fra
 	l.budget.Floor(l.cfg.MinWindow)
 	l.bmu.Unlock()
 	l.mu.Lock()
-	dropped := l.sweep()
-	if id, v, ok := l.table.Victim(); ok {
-		l.drop(id, v, session.ReasonEvicted)
-		dropped = append(dropped, v)
-	}
 	var reason session.Reason
+	dropped := l.sweep()
 	switch {
 	case l.draining:
 		reason = session.ReasonDraining
 	case len(l.backlog) >= maxBacklog:
 		reason = session.ReasonBusy
 	default:
+		if id, v, ok := l.table.Victim(); ok {
+			l.drop(id, v, session.ReasonEvicted)
+			dropped = append(dropped, v)
+		}
 		reason = l.table.Add(h.ID, s)
 	}
 	if reason == 0 {

@@ -23,10 +23,13 @@ func TestSessionStress(t *testing.T) {
 	for _, w := range worlds() {
 		t.Run(w.name, func(t *testing.T) {
 			so := reconnect.SessionOptions{SendBuffer: 64 << 10}
-			s := newSession(t, w, &reconnect.ListenOptions{SessionOptions: so}, &reconnect.DialOptions{SessionOptions: so})
+			seen, dialer := new(watch), so
+			dialer.OnEvent = seen.onEvent
+			s := newSession(t, w, &reconnect.ListenOptions{SessionOptions: so}, &reconnect.DialOptions{SessionOptions: dialer})
 			defer s.end()
 			ctx := bounded(t)
 			const senders, each = 8, 400
+			resumed := sync.OnceFunc(func() { seen.await(t, reconnect.EventResumed, 3) })
 			var sending, receiving, others sync.WaitGroup
 			stop := make(chan struct{})
 			others.Go(func() {
@@ -61,7 +64,7 @@ func TestSessionStress(t *testing.T) {
 			for _, way := range []struct{ from, to *reconnect.Conn }{{s.a, s.b}, {s.b, s.a}} {
 				accepted := make([][]string, senders)
 				for i := range senders {
-					sending.Go(func() { accepted[i] = sendEveryWay(ctx, t, way.from, i, each) })
+					sending.Go(func() { accepted[i] = sendEveryWay(ctx, t, way.from, i, each, resumed) })
 				}
 				var mu sync.Mutex
 				got := make([][]string, senders)
@@ -84,10 +87,13 @@ func TestSessionStress(t *testing.T) {
 	}
 }
 
-// sendEveryWay returns what was accepted of n datagrams.
-func sendEveryWay(ctx context.Context, t *testing.T, c *reconnect.Conn, sender, n int) (accepted []string) {
+// sendEveryWay returns what was accepted of n datagrams. Half-way it calls half.
+func sendEveryWay(ctx context.Context, t *testing.T, c *reconnect.Conn, sender, n int, half func()) (accepted []string) {
 	w := c.Writer()
 	for i := 0; i < n; {
+		if i >= n/2 {
+			half()
+		}
 		d := text(uint16(sender), "%d/%d", sender, i)
 		if i%40 == 39 {
 			d.Payload = append(d.Payload, make([]byte, 20<<10)...)
