@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"reconnect":                  {"datagram", "transport", "redial", "reconnect/internal/session"},
 	"cmd/internal/program":       {"transport/tls"},
 	"cmd/echo-server":            {"cmd/internal/program", "datagram", "reconnect", "transport", "transport/endpoint", "transport/tls"},
-	"cmd/echo-client":            {"cmd/internal/program", "datagram", "reconnect", "transport", "transport/endpoint", "transport/tls"},
+	"cmd/echo-client":            {"cmd/internal/program", "datagram", "reconnect", "redial", "transport", "transport/endpoint", "transport/mem", "transport/tcp", "transport/tls"},
 }
 
 // outside says who may import the modules that users should not pay for by accident.
