@@ -66,10 +66,12 @@ type dialing struct {
 	next      *redial.Link            // that is to be used instead of a dial
 	ackedAt   uint64                  // what cur found
 	arrivedAt uint64
-	moved     bool // cur has been told that it was worth something
-	fresh     bool // the session began with cur
-	up        bool // cur has had an answer
-	known     bool // the session that was lost last had once been known to the listener
+	moved     bool   // cur has been told that it was worth something
+	fresh     bool   // the session began with cur
+	up        bool   // cur has had an answer
+	idle      bool   // the session that was lost last had moved nothing
+	sum       uint64 // what had moved by then
+	known     bool   // the session that was lost last had once been known to the listener
 }
 
 func open(d transport.Dialer, o *DialOptions, once bool) *sess {
@@ -364,12 +366,14 @@ func (g *dialing) renew() bool {
 		return false
 	}
 	known := s.m.Instance() != [16]byte{}
+	sum := s.m.Acked() + s.m.Arrived()
+	g.idle, g.sum = sum == g.sum, sum
 	ok, err2 := s.m.Renew(rand.Reader)
 	if !ok || err2 != nil {
 		return false
 	}
 	s.lost++
-	g.known = known
+	g.known = known && !g.idle
 	why := &sessionError{ErrSessionLost, err.Error(), err}
 	s.events = append(s.events, Event{Kind: EventLost, Time: time.Now(), Err: why, N: s.m.Stats().Unacked})
 	s.lose(s.link, err)
@@ -397,7 +401,7 @@ func (s *sess) progress(l *link) {
 	}
 	s.mu.Lock()
 	worth := !g.moved && s.link == l && s.m.State() == session.Live &&
-		(g.fresh || s.m.Acked() > g.ackedAt || s.m.Arrived() > g.arrivedAt)
+		(g.fresh && !g.idle || s.m.Acked() > g.ackedAt || s.m.Arrived() > g.arrivedAt)
 	rl := g.cur
 	g.moved = g.moved || worth
 	s.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -222,6 +223,9 @@ func (l *Listener) hello(ctx context.Context, nc net.Conn, h *session.Hello, fra
 		return nil, nil, l.busy(reason)
 	}
 	return l.take(s, nc, nil, func(now time.Duration, exporter []byte) error {
+		if s.m.Epoch() != h.Epoch {
+			return errStale
+		}
 		s.m.Welcome(now, frame, exporter)
 		return nil
 	})
@@ -232,12 +236,16 @@ func (l *Listener) busy(reason session.Reason) error {
 	r := session.Reject{Reason: reason}
 	l.mu.Lock()
 	if reason == session.ReasonDraining {
-		r.Delay, r.Spread = uint32(l.drainDelay.Milliseconds()), uint32(l.drainSpread.Milliseconds())
+		r.Delay, r.Spread = wireMillis(l.drainDelay), wireMillis(l.drainSpread)
 	} else {
 		r.Delay, r.Spread = busyDelay, busyDelay
 	}
 	l.mu.Unlock()
 	return &session.RejectError{Reject: r}
+}
+
+func wireMillis(d time.Duration) uint32 {
+	return uint32(min(max(d.Milliseconds(), 0), math.MaxUint32))
 }
 
 // busyDelay is how long a dialer is asked to stay away from a listener that is full, in ms, and as much again at random.
@@ -255,6 +263,12 @@ func (l *Listener) helloAgain(nc net.Conn, h *session.Hello, frame []byte, princ
 		return nil, nil, nil
 	}
 	s.mu.Lock()
+	if s.m.State() == session.Ended {
+		arrived := s.m.ArrivedOnWire()
+		s.mu.Unlock()
+		l.mu.Unlock()
+		return nil, nil, known(session.ReasonClosed, arrived)
+	}
 	err := s.m.Again(h)
 	if err == nil && principal != s.serve.principal {
 		err = reject(session.ReasonUnauthorised)
@@ -363,12 +377,22 @@ func (l *Listener) take(s *sess, nc net.Conn, old *link, begin func(now time.Dur
 	l.mu.Unlock()
 	if !ok {
 		if err == nil {
-			err = errStale
+			err = l.stale(s)
 		}
 		l.left(s, nil)
 		return nil, nil, err
 	}
 	return s, k, nil
+}
+
+// stale says why a connection that was about to have s does not get it.
+func (l *Listener) stale(s *sess) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return known(session.ReasonClosed, s.m.ArrivedOnWire())
+	}
+	return errStale
 }
 
 // left sees to a session whose connection k has gone, or that got none.
@@ -435,15 +459,18 @@ func (l *Listener) expire() {
 // drop ends a session that has no connection. l.mu is held.
 func (l *Listener) drop(id session.ID, s *sess, why session.Reason) {
 	s.mu.Lock()
-	s.m.Drop(why)
-	s.note()
 	arrived := s.m.ArrivedOnWire()
 	s.mu.Unlock()
+	s.serve.dropped = why
 	l.table.Remove(id, why, arrived, l.clock.now())
 }
 
 func finalize(dropped []*sess) {
 	for _, s := range dropped {
+		s.mu.Lock()
+		s.m.Drop(s.serve.dropped)
+		s.note() // copies what is unconfirmed: not under the Listener's lock
+		s.mu.Unlock()
 		s.finalize()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"slices"
 	"sync"
@@ -56,8 +57,9 @@ type serving struct {
 	l         *Listener
 	s         *sess
 	principal string
-	confirm   bool // the table is to be told that the dialer has confirmed; guarded by s.mu
-	taking    int  // connections that are about to be attached; guarded by l.mu
+	confirm   bool           // the table is to be told that the dialer has confirmed; guarded by s.mu
+	dropped   session.Reason // why it was; set before it leaves the table
+	taking    int            // connections that are about to be attached; guarded by l.mu
 }
 
 // live tells that the dialer has confirmed. s.mu is held.
@@ -88,8 +90,8 @@ func NewListener(ln net.Listener, o *ListenOptions) *Listener {
 	l.slots = make(chan struct{}, orDefault(o.MaxHandshakes, DefaultMaxHandshakes))
 	sessions := orDefault(o.MaxSessions, DefaultMaxSessions)
 	l.table = session.NewTable[*sess](session.TableConfig{
-		MaxSessions: sessions, MaxDetached: orDefault(o.MaxDetached, sessions), MaxTombstones: tombstonesPerSession * sessions,
-		Expiry: l.o.Expiry,
+		MaxSessions: sessions, MaxDetached: orDefault(o.MaxDetached, sessions),
+		MaxTombstones: tombstonesPerSession * min(sessions, math.MaxInt/tombstonesPerSession), Expiry: l.o.Expiry,
 	})
 	l.budget = session.NewBudget(uint64(orDefault(o.Memory, DefaultMemory)))
 	l.cfg = o.config()
@@ -313,6 +315,10 @@ func (l *Listener) Shutdown(ctx context.Context, delay, spread time.Duration) er
 	l.mu.Unlock()
 	for _, s := range all {
 		s.mu.Lock()
+		if s.ended {
+			s.mu.Unlock()
+			continue // its last event has been told
+		}
 		s.m.Goaway(delay, spread)
 		s.events = append(s.events, Event{Kind: EventGoAway, Time: time.Now(), Wait: delay, Spread: spread})
 		s.settle(false)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"strings"
 	"sync"
@@ -39,7 +40,8 @@ type sess struct {
 	rmu      sync.Mutex
 	cur      session.Run
 	received uint64
-	dropping bool // nothing more is handed out
+	consumed uint64 // of them, by Ack
+	dropping bool   // nothing more is handed out
 	waiters  atomic.Int32
 	ready    chan struct{} // a token: there may be something to receive
 
@@ -111,7 +113,7 @@ func (o *SessionOptions) config() session.Config {
 		MinWindow:  minWindow,
 		MaxWindow:  uint64(max(orDefault(o.MaxWindow, DefaultMaxWindow), minWindow)),
 		Consumed:   o.AckConsumed,
-		PingAfter:  max(orDefault(o.PingAfter, DefaultPingAfter), minPing),
+		PingAfter:  min(max(orDefault(o.PingAfter, DefaultPingAfter), minPing), maxPing),
 		AckDelay:   ackDelay,
 		Memory:     pool{},
 	}
@@ -120,6 +122,7 @@ func (o *SessionOptions) config() session.Config {
 const (
 	minWindow = 64 << 10
 	minPing   = 20 * time.Millisecond
+	maxPing   = 365 * 24 * time.Hour // so that times of it can be added up
 	ackDelay  = 25 * time.Millisecond
 )
 
@@ -177,7 +180,7 @@ func (s *sess) append(d datagram.Datagram, age time.Duration) error {
 		now = s.clock.now()
 	}
 	if age > 0 {
-		deadline = now + age
+		deadline = now + min(age, math.MaxInt64-now)
 	}
 	return s.m.Append(now, d, deadline)
 }
@@ -463,6 +466,8 @@ func (s *sess) ack(n int) error {
 	if !s.o.AckConsumed {
 		return nil
 	}
+	s.rmu.Lock()
+	defer s.rmu.Unlock()
 	s.mu.Lock()
 	if s.ended {
 		defer s.mu.Unlock()
@@ -471,8 +476,11 @@ func (s *sess) ack(n int) error {
 		}
 		return s.reason
 	}
-	ok := s.m.Consume(s.clock.now(), n)
-	s.settle(true)
+	ok := n >= 0 && uint64(n) <= s.received-s.consumed && s.m.Consume(s.clock.now(), n)
+	if ok {
+		s.consumed += uint64(n)
+	}
+	s.settle(false)
 	if !ok {
 		return fmt.Errorf("reconnect: Ack(%d): so many have not been received", n)
 	}
@@ -1084,7 +1092,7 @@ func (s *sess) stats() Stats {
 		Sent: m.Accepted, Received: received, Queued: m.Unsent, QueuedBytes: int(m.UnsentSize),
 		Unconfirmed: m.Unacked, UnconfirmedBytes: int(m.UnackedSize), OldestUnconfirmed: s.m.Oldest(s.clock.now()),
 		Epoch: m.Epoch, Resumes: m.Resumes, Lost: s.lost, Replayed: m.Replayed, Duplicates: m.Duplicates,
-		Expired: m.Expired, Credit: int(min(m.Credit, 1<<62)), Waiting: int(m.Waiting), Window: int(m.Window), RTT: m.RTT,
+		Expired: m.Expired, Credit: int(min(m.Credit, maxInt)), Waiting: int(m.Waiting), Window: int(m.Window), RTT: m.RTT,
 	}
 }
 

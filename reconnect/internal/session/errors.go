@@ -37,11 +37,11 @@ func (e *ProtocolError) Error() string {
 // Unwrap returns e.Err.
 func (e *ProtocolError) Unwrap() error { return e.Err }
 
-// RejectError is what a listener's REJECT says. With a reason for which LostReason is true the session is lost; after
-// ReasonDraining and ReasonBusy it is worth another dial.
+// RejectError is what a listener's REJECT says. Its Reason tells whether the session is lost, and whether another dial is
+// worth it.
 type RejectError struct {
 	Reject
-	// Unknown instance, and not the one of before: another process answers.
+	// Restarted: another process answers than the one that the session began with.
 	Restarted bool
 }
 

@@ -643,6 +643,7 @@ func (s *Session) Consume(now time.Duration, n int) bool {
 	length += s.advance()
 	if s.state.attached() && length > 0 {
 		s.owe(now, length)
+		s.widen()
 	}
 	return true
 }
@@ -671,7 +672,7 @@ func (s *Session) widen() {
 	if r.reserved > r.window {
 		s.giveBack()
 	}
-	if want := plus(r.taken.B, r.window); want > r.credit && want-r.credit >= r.window/4 {
+	if want := s.mayGrant(); want > r.credit && want-r.credit >= r.window/4 {
 		s.ackDue = true
 	}
 }
@@ -696,10 +697,21 @@ func (s *Session) giveBack() {
 	}
 }
 
+// mayGrant returns up to where there is room: for a window more than the application has taken, and, if it has to finish
+// with what it took, for no more than the largest window beside that.
+func (s *Session) mayGrant() uint64 {
+	r := &s.recv
+	taken := r.taken.B
+	if s.cfg.Consumed {
+		taken = min(taken, plus(max(r.done.B, r.origin.B), s.cfg.MaxWindow))
+	}
+	return plus(taken, r.window)
+}
+
 // grant raises the credit to what there is room for.
 func (s *Session) grant() {
 	r := &s.recv
-	r.credit = max(r.credit, plus(r.taken.B, r.window))
+	r.credit = max(r.credit, s.mayGrant())
 }
 
 // ---- time

@@ -196,8 +196,8 @@ func (l *sendLog) acknowledge(p Position) {
 	for n < len(l.marks) && l.marks[n].at.B < p.B {
 		n++
 	}
-	if n > 0 {
-		l.marks = l.marks[:copy(l.marks, l.marks[n:])]
+	if l.marks = l.marks[n:]; len(l.marks) == 0 {
+		l.marks = nil
 	}
 }
 

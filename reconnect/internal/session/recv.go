@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"fmt"
 	"time"
 
@@ -18,6 +19,10 @@ const (
 	// smallRuns is how many runs may be queued before short ones are put together, and shortRun up to which length.
 	smallRuns = 8
 	shortRun  = 4 << 10
+
+	// ownRun is the length below which a run that waits behind smallRuns others gets memory of its own: what came between
+	// the runs, which nobody counts, must not be kept with them.
+	ownRun = 32 << 10
 )
 
 // Run is a run of datagrams that arrived together, taken by the application's side.
@@ -88,7 +93,11 @@ func (r *recvSide) push(raw []byte, n int) {
 		last.n += n
 		return
 	}
-	r.queue = append(r.queue, queued{raw: raw, n: n})
+	own := len(r.queue) >= smallRuns && len(raw) < ownRun
+	if own {
+		raw = bytes.Clone(raw)
+	}
+	r.queue = append(r.queue, queued{raw: raw, n: n, own: own})
 }
 
 // pushSkip queues a datagram that was skipped.

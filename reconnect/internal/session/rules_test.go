@@ -363,8 +363,13 @@ func TestR114Proofs(t *testing.T) {
 		p := livePair(t)
 		p.connect()
 		frame := p.pull(p.d)[0].raw
+		p.connect()
+		p.run()
 		unauthorised := &RejectError{Reject: Reject{Reason: ReasonUnauthorised}}
+		unknown := &RejectError{Reject: Reject{Reason: ReasonUnknown}}
 		require.NoError(t, p.l.Verify(frame, p.exporter))
+		q := livePair(t)
+		require.Equal(t, unknown, q.l.Verify(frame, nil), "it may be somebody's HELLO that was repeated")
 		require.Equal(t, unauthorised, p.l.Verify(frame, nil))
 		for i := 8; i < len(frame); i++ {
 			frame[i] ^= 4

@@ -77,6 +77,7 @@ type Session struct {
 	epoch       uint64
 	redelivered uint64 // of the dialer's stream, counted from the session's beginning
 	refused     bool   // a dialer's HELLO was rejected: nothing behind it was delivered
+	proved      bool   // a RESUME has had the proof: the session is no HELLO's that somebody repeated
 	missed      bool   // a listener's session was taken over by a HELLO that was not the next one
 	peerMax     uint32
 	peerFlags   uint16
@@ -331,14 +332,14 @@ func (s *Session) Again(h *Hello) error {
 	return nil
 }
 
-// Verify reports whether a RESUME has the proof of this listener's session: frame is all of it. It changes nothing. One
-// that nobody has confirmed, and of which the dialer has no proof, was begun by a HELLO that somebody repeated: to the
-// dialer its own session is unknown here.
+// Verify reports whether a RESUME has the proof of this listener's session: frame is all of it. It changes nothing. A
+// session for which nobody has had the proof yet may have been begun by a HELLO that somebody repeated to a listener
+// that was started again: to the dialer its own session is unknown here, and not one that it may not have.
 func (s *Session) Verify(frame, exporter []byte) error {
 	switch {
 	case s.state != Ended && VerifyResume(frame, s.keys.Dialer, exporter):
 		return nil
-	case s.state == New || s.state == Greeting:
+	case s.state != Ended && !s.proved:
 		return &RejectError{Reject: Reject{Reason: ReasonUnknown}}
 	}
 	return &RejectError{Reject: Reject{Reason: ReasonUnauthorised}}
@@ -396,6 +397,7 @@ func (s *Session) Resume(now time.Duration, r *Resume, frame, exporter []byte) e
 	if s.state == Ended {
 		return &RejectError{Reject: Reject{Reason: ReasonUnknown}}
 	}
+	s.proved = true
 	s.reset(now)
 	err := s.resumeAt(now, r)
 	if err != nil {
@@ -794,6 +796,9 @@ func (s *Session) pullData(now time.Duration, out *Out) []byte {
 	upTo := l.end
 	for i := l.nextMark(); i < len(l.marks); i++ {
 		m := &l.marks[i]
+		if m.at.B >= s.limit() || m.at.B-l.unsent.B >= 2*chunk {
+			break // not of this Pull
+		}
 		if !l.expired(m, now) {
 			continue
 		}

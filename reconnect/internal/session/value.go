@@ -21,6 +21,7 @@ type Value struct {
 	Keys                 Keys
 	Instance             [16]byte
 	Epoch                uint64
+	Proved               bool
 	Redelivered          uint64
 	Missed               bool
 	PeerMax              uint32
@@ -75,7 +76,7 @@ func (s *Session) Export(now time.Duration) (*Value, error) {
 	l, r := &s.log, &s.recv
 	v := &Value{
 		Role: s.role, Confirmed: s.Confirmed(), ID: s.id, Public: s.public, Peer: s.peer, Secret: s.secret, Link: s.link,
-		Keys: s.keys, Instance: s.instance, Epoch: s.epoch, Redelivered: s.perhapsDelivered(), PeerMax: s.peerMax,
+		Keys: s.keys, Instance: s.instance, Epoch: s.epoch, Proved: s.proved, Redelivered: s.perhapsDelivered(), PeerMax: s.peerMax,
 		PeerFlags: s.peerFlags, Missed: s.missed, Expiry: s.expiry, Stats: s.stats, Longest: s.longest, PeerCredit: s.credit,
 		Stopped: s.stopped, FinAcked: s.finAcked, SendOrigin: l.origin, Base: l.base, Sent: l.sent, Max: l.max, End: l.end, Fin: l.fin,
 		ReceiveOrigin: r.origin, Arrived: r.arrived, Taken: r.taken, Done: r.done, ReceiveFin: r.fin,
@@ -116,6 +117,7 @@ func Restore(now time.Duration, cfg Config, v *Value) (*Session, error) {
 	}
 	s.id, s.public, s.peer, s.secret, s.link = v.ID, v.Public, v.Peer, v.Secret, v.Link
 	s.keys, s.instance, s.epoch, s.redelivered = v.Keys, v.Instance, v.Epoch, v.Redelivered
+	s.proved = v.Proved
 	s.peerMax, s.peerFlags, s.expiry, s.stats, s.longest = v.PeerMax, v.PeerFlags, v.Expiry, v.Stats, v.Longest
 	s.credit, s.stopped, s.finAcked = v.PeerCredit, v.Stopped, v.FinAcked
 	s.welcomed, s.missed = s.private == nil, v.Missed
