@@ -51,7 +51,8 @@ type SessionOptions struct {
 
 	// AckConsumed: what arrives is acknowledged to the peer when the application calls Reader.Ack, not as soon as it is
 	// in memory here. So what this process had not finished with when it was killed is still unconfirmed at the peer.
-	// An application that does not call it stops its peer when the peer's buffer is full.
+	// An application that does not call it stops its peer when the peer's buffer is full, or when what was received and
+	// not acknowledged fills MaxWindow.
 	AckConsumed bool
 
 	// PingAfter is the silence after which the peer is asked whether it is there. After twice that the connection is
