@@ -3,6 +3,7 @@ package session
 import (
 	"crypto/ecdh"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/towline-mq/towline/datagram"
@@ -136,7 +137,8 @@ func Restore(now time.Duration, cfg Config, v *Value) (*Session, error) {
 	}
 	l.end, l.sent, l.max, l.fin = v.End, v.Sent, v.Max, v.Fin
 	for _, m := range v.Marks {
-		l.marks = append(l.marks, mark{at: m.At, length: m.Length, deadline: now + m.Left, skipped: m.Skipped})
+		left := min(m.Left, math.MaxInt64-now)
+		l.marks = append(l.marks, mark{at: m.At, length: m.Length, deadline: now + left, skipped: m.Skipped})
 	}
 
 	r.origin, r.arrived, r.here, r.taken, r.done = v.ReceiveOrigin, v.Arrived, v.Arrived, v.Taken, v.Done
