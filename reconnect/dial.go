@@ -391,23 +391,16 @@ func lostBy(err error) bool {
 		errors.As(err, &closed) && closed.Reason == session.CloseShutdown
 }
 
-// progress tells the redialer that the connection was worth something, once it was; and a listener's table that its
-// session is confirmed.
-func (s *sess) progress(l *link) {
+// progress returns the dial of the connection, once, if that was worth something. s.mu is held.
+func (s *sess) progress() *redial.Link {
 	g := s.dial
-	if g == nil {
-		s.serve.confirmed()
-		return
+	if g == nil || g.moved || s.m.State() != session.Live {
+		return nil
 	}
-	s.mu.Lock()
-	worth := !g.moved && s.link == l && s.m.State() == session.Live &&
-		(g.fresh && !g.idle || s.m.Acked() > g.ackedAt || s.m.Arrived() > g.arrivedAt)
-	rl := g.cur
-	g.moved = g.moved || worth
-	s.mu.Unlock()
-	if worth {
-		rl.Progress()
+	if g.moved = g.fresh && !g.idle || s.m.Acked() > g.ackedAt || s.m.Arrived() > g.arrivedAt; g.moved {
+		return g.cur
 	}
+	return nil
 }
 
 // redial gives the connection up, and dials at once.

@@ -116,9 +116,10 @@ func (l *Listener) reject(nc net.Conn, err error) {
 		return
 	}
 	l.log.Warn("rejected a dialer", slog.Any("peer", nc.RemoteAddr()), slog.Any("reason", err))
-	r.Instance = l.instance
+	answer := r.Reject // err may be everybody's
+	answer.Instance = l.instance
 	_ = nc.SetDeadline(time.Now().Add(partTime))
-	if _, err := nc.Write(r.Append(nil)); err == nil {
+	if _, err := nc.Write(answer.Append(nil)); err == nil {
 		if w, ok := nc.(closeWriter); ok && w.CloseWrite() == nil {
 			_, _ = io.CopyN(io.Discard, onlyReader{nc}, maxDrain)
 		}
@@ -222,7 +223,12 @@ func (l *Listener) hello(ctx context.Context, nc net.Conn, h *session.Hello, fra
 		}
 		return nil, nil, l.busy(reason)
 	}
-	return l.take(s, nc, nil, func(now time.Duration, exporter []byte) error {
+	return l.welcome(s, nc, nil, h, frame)
+}
+
+// welcome attaches nc to s, which h has begun or taken over, unless a later one has already.
+func (l *Listener) welcome(s *sess, nc net.Conn, old *link, h *session.Hello, frame []byte) (*sess, *link, error) {
+	return l.take(s, nc, old, func(now time.Duration, exporter []byte) error {
 		if s.m.Epoch() != h.Epoch {
 			return errStale
 		}
@@ -253,42 +259,25 @@ const busyDelay = 1000
 
 // helloAgain looks for the session of a HELLO. It returns nothing if there is none, and may be one.
 func (l *Listener) helloAgain(nc net.Conn, h *session.Hello, frame []byte, principal string) (*sess, *link, error) {
-	l.mu.Lock()
-	s, ok := l.table.Get(h.ID)
-	if !ok {
-		defer l.mu.Unlock()
-		if why, arrived, ok := l.table.Tombstone(h.ID); ok {
-			return nil, nil, known(why, arrived)
+	var old *link
+	s, err := l.find(h.ID, func(s *sess) error {
+		if err := s.m.Again(h); err != nil {
+			return err
 		}
-		return nil, nil, nil
-	}
-	s.mu.Lock()
-	if s.m.State() == session.Ended {
-		arrived := s.m.ArrivedOnWire()
-		s.mu.Unlock()
-		l.mu.Unlock()
-		return nil, nil, known(session.ReasonClosed, arrived)
-	}
-	err := s.m.Again(h)
-	if err == nil && principal != s.serve.principal {
-		err = reject(session.ReasonUnauthorised)
-	}
-	if err != nil {
-		s.mu.Unlock()
-		l.mu.Unlock()
-		return nil, nil, err
-	}
-	old := l.fence(s, h.Epoch, h.Link)
-	s.mu.Unlock()
-	l.table.Attach(h.ID)
-	l.mu.Unlock()
-	return l.take(s, nc, old, func(now time.Duration, exporter []byte) error {
-		if s.m.Epoch() != h.Epoch {
-			return errStale
+		if principal != s.serve.principal {
+			return reject(session.ReasonUnauthorised)
 		}
-		s.m.Welcome(now, frame, exporter)
+		old = l.fence(s, h.Epoch, h.Link)
+		l.table.Attach(h.ID)
 		return nil
 	})
+	switch {
+	case s == nil && errors.Is(err, errUnknown):
+		return nil, nil, nil
+	case err != nil:
+		return nil, nil, err
+	}
+	return l.welcome(s, nc, old, h, frame)
 }
 
 // known is the rejection of a session that was removed.
@@ -330,6 +319,9 @@ func (l *Listener) resume(ctx context.Context, nc net.Conn, r *session.Resume, f
 	})
 }
 
+// errUnknown is the rejection of a session of which nothing is known.
+var errUnknown = reject(session.ReasonUnknown)
+
 // find returns the session with that id, if it lives and check, called under both locks, finds nothing.
 func (l *Listener) find(id [16]byte, check func(*sess) error) (*sess, error) {
 	l.mu.Lock()
@@ -339,7 +331,7 @@ func (l *Listener) find(id [16]byte, check func(*sess) error) (*sess, error) {
 		if why, arrived, ok := l.table.Tombstone(id); ok {
 			return nil, known(why, arrived)
 		}
-		return nil, reject(session.ReasonUnknown)
+		return nil, errUnknown
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -487,16 +479,11 @@ func (l *Listener) remove(s *sess) {
 	}
 }
 
-// confirmed tells the table that the dialer has confirmed the session.
+// confirmed tells the table, once, that the dialer has confirmed the session.
 func (v *serving) confirmed() {
-	v.s.mu.Lock()
-	confirm := v.confirm
-	v.confirm = false
-	id := v.s.m.ID()
-	v.s.mu.Unlock()
-	if confirm {
+	if v.confirm.CompareAndSwap(true, false) {
 		v.l.mu.Lock()
-		v.l.table.Confirm(id)
+		v.l.table.Confirm(v.s.m.ID())
 		v.l.mu.Unlock()
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -57,13 +58,13 @@ type serving struct {
 	l         *Listener
 	s         *sess
 	principal string
-	confirm   bool           // the table is to be told that the dialer has confirmed; guarded by s.mu
+	confirm   atomic.Bool    // the table is to be told that the dialer has confirmed
 	dropped   session.Reason // why it was; set before it leaves the table
 	taking    int            // connections that are about to be attached; guarded by l.mu
 }
 
-// live tells that the dialer has confirmed. s.mu is held.
-func (v *serving) live() { v.confirm = true }
+// live tells that the dialer has confirmed.
+func (v *serving) live() { v.confirm.Store(true) }
 
 // maxBacklog is how many sessions and plain connections may wait for Accept.
 const maxBacklog = 4096
@@ -297,9 +298,9 @@ func (l *Listener) Close() error {
 // dialers of all sessions to go away, and waits until the sessions have ended; those that lose their connection may
 // still resume. When ctx ends first, it closes the rest, and returns ctx's cause. In the end it is closed.
 //
-// Nothing ends by itself: the applications of both sides get EventGoAway, and may Close when they see fit. Sessions without a connection are waited for as well, until they expire. Accepted plain connections
-// are not. Dialers dial no earlier than delay + a random part of spread from now, each 5 min at most unless
-// DialOptions.Redial says otherwise.
+// Nothing ends by itself: the applications of both sides get EventGoAway, and may Close when they see fit. Sessions
+// without a connection are waited for as well, until they expire. Accepted plain connections are not. Dialers dial no
+// earlier than delay + a random part of spread from now, each 5 min at most unless DialOptions.Redial says otherwise.
 func (l *Listener) Shutdown(ctx context.Context, delay, spread time.Duration) error {
 	l.mu.Lock()
 	l.draining = true

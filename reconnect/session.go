@@ -716,11 +716,16 @@ func (s *sess) read(l *link) error {
 			s.notify()
 			return err
 		}
+		rl := s.progress()
 		s.settle(false)
 		if readable {
 			s.notify()
 		}
-		s.progress(l)
+		if rl != nil {
+			rl.Progress()
+		} else if s.serve != nil {
+			s.serve.confirmed()
+		}
 	}
 }
 

@@ -355,3 +355,31 @@ func TestSessionEndsWhileItMoves(t *testing.T) {
 		})
 	}
 }
+
+// A connection that is cut at its first word is not yet a peer without sessions.
+func TestSessionDialCutAtFirst(t *testing.T) {
+	n := new(mem.Network)
+	l := reconnect.NewListener(listenMem(t, n, "s"), &reconnect.ListenOptions{
+		Authenticate: func(context.Context, *reconnect.Peer) (string, error) { return "somebody", nil },
+	})
+	defer l.Close()
+	for cuts, is := range []error{nil, nil, nil, nil, reconnect.ErrNoSessions} {
+		left := cuts
+		d := transport.DialerFunc(func(ctx context.Context) (net.Conn, error) {
+			if left--; left >= 0 {
+				a, b := mem.Pipe(nil)
+				return a, b.Close()
+			}
+			return mem.Dialer{Network: n, Addr: "s"}.DialContext(ctx)
+		})
+		c, err := reconnect.Dial(bounded(t), d, nil)
+		require.ErrorIs(t, err, is, "%d cuts", cuts)
+		if err == nil {
+			b, err := l.Accept(bounded(t))
+			require.NoError(t, err)
+			require.Equal(t, "somebody", b.Principal())
+			require.Empty(t, c.Principal())
+			require.NoError(t, c.CloseNow())
+		}
+	}
+}

@@ -173,3 +173,15 @@ func TestConsumedBoundsCredit(t *testing.T) {
 		require.Greater(t, len(p.gotL), got, "it goes on")
 	}
 }
+
+// CLOSE with a reason acknowledges what had arrived: it need not count as unconfirmed, nor be sent again.
+func TestR126AbortAcknowledges(t *testing.T) {
+	p := livePair(t)
+	p.send(p.d, "x")
+	p.forth()
+	p.l.Abort()
+	p.back()
+	require.Equal(t, Ended, p.d.State())
+	require.ErrorAs(t, p.d.Err(), new(*ClosedError))
+	require.Zero(t, p.d.Stats().Unacked)
+}
