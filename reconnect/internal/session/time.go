@@ -1,0 +1,98 @@
+package session
+
+import (
+	"time"
+)
+
+// unconfirmed reports whether something that was accepted, the end of the stream included, is not acknowledged.
+func (s *Session) unconfirmed() bool { return !s.stopped && s.log.base.N < s.log.final().N }
+
+// alive returns when there was the last sign of life, and how long the silence may be until a PING.
+func (s *Session) alive() (last, ping time.Duration) {
+	if !s.answered() {
+		return s.lastRead, s.cfg.AnswerTimeout / 2
+	}
+	if s.unconfirmed() {
+		return max(s.lastRead, s.waitSince), s.cfg.PingAfter / 2
+	}
+	return s.lastRead, s.cfg.PingAfter
+}
+
+// silentAt returns when the silence has to be broken by a PING, or has been too long.
+func (s *Session) silentAt() (at, ping time.Duration) {
+	last, ping := s.alive()
+	if !s.pinged && s.answered() {
+		return last + ping, ping
+	}
+	return last + 2*ping, ping
+}
+
+// Deadline returns when to call Tick, if ever. It may come earlier after any other call, but for those that take signs
+// of life.
+func (s *Session) Deadline() (time.Duration, bool) {
+	if !s.state.attached() {
+		return 0, false
+	}
+	at, _ := s.silentAt()
+	if s.recv.ackAt != 0 {
+		at = min(at, s.recv.ackAt)
+	}
+	if s.partialAt != 0 {
+		at = min(at, s.partialAt)
+	}
+	return at, true
+}
+
+// Tick does what is due, and reports whether the connection has to be given up as dead.
+func (s *Session) Tick(now time.Duration) (dead bool) {
+	if !s.state.attached() {
+		return false
+	}
+	if at := s.recv.ackAt; at != 0 && now >= at {
+		s.recv.ackAt = 0
+		s.ackDue = true
+	}
+	if s.partialAt != 0 && now >= s.partialAt {
+		s.partialAt = 0
+		s.ackDue = true
+	}
+	at, ping := s.silentAt()
+	first := !s.pinged && s.answered()
+	switch late := now - at; {
+	case late < 0:
+	case late > lateTimer, first && late >= ping:
+		s.lastRead = now // it was this machine that slept
+		s.pingDue, s.pinged = s.answered(), true
+	case first:
+		s.pingDue, s.pinged = true, true
+		if !s.unconfirmed() {
+			s.narrow()
+		}
+	default:
+		return true
+	}
+	return false
+}
+
+// Events returns what has happened since the last call.
+func (s *Session) Events() []Event {
+	e := s.events
+	s.events = nil
+	return e
+}
+
+// Stats returns the counters and gauges of this moment.
+func (s *Session) Stats() Stats {
+	st, l, r := s.stats, &s.log, &s.recv
+	st.State, st.Epoch = s.state, s.epoch
+	st.Arrived = r.arrived.N - s.cfg.Start.N
+	if r.fin {
+		st.Arrived--
+	}
+	st.Unsent, st.UnsentSize = l.end.N-min(l.end.N, l.unsent.N), l.end.B-l.unsent.B
+	st.Unacked, st.UnackedSize = l.end.N-min(l.end.N, l.base.N), l.size()
+	st.Waiting, st.Window = r.waiting, r.window
+	st.Credit = s.credit - min(s.credit, l.unsent.B)
+	st.RTT = s.rtt
+	return st
+}

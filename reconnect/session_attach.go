@@ -1,0 +1,212 @@
+package reconnect
+
+import (
+	"errors"
+	"io"
+	"syscall"
+	"time"
+
+	"github.com/towline-mq/towline/datagram"
+	"github.com/towline-mq/towline/reconnect/internal/session"
+)
+
+// attach makes l the connection, on which begin tells the machine to go on. It waits until the writer of the one before
+// has ended, which has been closed. It returns false if the session has ended.
+func (s *sess) attach(l *link, begin func(now time.Duration) error) (bool, error) {
+	s.mu.Lock()
+	for s.writing {
+		changed := s.wrote.wait()
+		s.mu.Unlock()
+		<-changed // bounded: its connection was closed
+		s.mu.Lock()
+	}
+	if s.ended || s.link != nil {
+		s.mu.Unlock()
+		return false, nil
+	}
+	if err := begin(s.clock.now()); err != nil {
+		s.settle(false)
+		return false, err
+	}
+	s.link, s.last = l, l.nc
+	s.settle(false)
+	return true, nil
+}
+
+// lose gives l up, if it still is the connection. mu is held.
+func (s *sess) lose(l *link, err error) {
+	if l == nil || s.link != l {
+		return
+	}
+	err = s.explain(err)
+	s.link = nil
+	l.err = err
+	worked := s.m.State() == session.Live
+	s.m.Detach()
+	if worked && !s.ended {
+		s.events = append(s.events, Event{Kind: EventDisconnected, Time: time.Now(), Err: err})
+	}
+	go closeNow(l.nc) // a transport's Close may take a while
+}
+
+// read reads l until it is no more the session's, or the session has ended. It returns why. The frames that it has read
+// of already come first.
+func (s *sess) read(l *link) error {
+	defer close(l.gone)
+	for fresh := false; ; fresh = true {
+		if fresh {
+			if err := l.dec.Fill(); err != nil {
+				return s.broken(l, err)
+			}
+			l.reads.Add(1)
+		}
+		s.mu.Lock()
+		if s.link != l {
+			defer s.mu.Unlock()
+			return l.err
+		}
+		err := s.frames(l, fresh)
+		readable := s.m.Readable() || s.m.EOF() || s.ended
+		ended := s.m.State() == session.Ended
+		if err != nil && !ended {
+			err = s.why(err) // rejected for now
+			s.lose(l, err)
+			s.settle(false)
+			return l.err
+		}
+		if ended {
+			if err == nil {
+				err = s.m.Err()
+			}
+			s.settle(false)
+			s.notify()
+			return err
+		}
+		rl := s.progress()
+		s.settle(false)
+		if readable {
+			s.notify()
+		}
+		if rl != nil {
+			rl.Progress()
+		} else if s.serve != nil {
+			s.serve.confirmed()
+		}
+	}
+}
+
+// frames gives the machine what has arrived whole. mu is held.
+func (s *sess) frames(l *link, fresh bool) error {
+	now := s.clock.now()
+	any := false
+	for {
+		run, err := l.dec.Frames()
+		switch {
+		case err != nil:
+			return s.m.Bad(err)
+		case run.N == 0:
+			if fresh && !any {
+				s.m.Read(now, false)
+			}
+			return nil
+		}
+		if run.Version == datagram.Version && s.dial != nil && s.m.State() == session.Greeting {
+			return ErrNoSessions
+		}
+		if !any {
+			any = true
+			s.m.Read(now, true)
+		}
+		if run.Version == datagram.Version {
+			err = s.m.Data(now, run)
+		} else {
+			err = s.m.Control(now, run.Raw)
+		}
+		if err != nil {
+			return err
+		}
+		if s.m.State() == session.Ended {
+			return nil
+		}
+	}
+}
+
+// broken takes the end of l's stream, and returns why the reading ends.
+func (s *sess) broken(l *link, err error) error {
+	s.mu.Lock()
+	if s.link != l {
+		defer s.mu.Unlock()
+		if l.err != nil {
+			return l.err
+		}
+		return err
+	}
+	if s.ended {
+		defer s.mu.Unlock()
+		return s.reason
+	}
+	if e := new(datagram.FrameError); errors.As(err, &e) {
+		if err = s.m.Bad(err); s.m.State() == session.Ended {
+			s.settle(false)
+			s.notify()
+			return err
+		}
+		err = s.why(err)
+	}
+	if isEOF(err) {
+		err = errHungUp
+	}
+	s.lose(l, err)
+	s.settle(false)
+	return l.err
+}
+
+// explain says what a connection that ended before there was an answer means, whoever found it first. mu is held.
+func (s *sess) explain(err error) error {
+	if s.dial == nil || s.m.State() != session.Greeting {
+		return err
+	}
+	if errors.Is(err, errHungUp) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return &sessionError{ErrNoSessions, "it hung up at the first word", err}
+	}
+	return err
+}
+
+var errHungUp = errors.New("reconnect: the peer closed the connection")
+
+// part ends the connection of a session that has ended: what is still to be said is, and the peer's last words are
+// waited for, so that no reset overtakes ours.
+func (s *sess) part(l *link) {
+	s.mu.Lock()
+	s.parting = l.nc
+	s.limitGoodbye()
+	for s.writing {
+		changed := s.wrote.wait()
+		s.mu.Unlock()
+		<-changed // bounded by the deadline
+		s.mu.Lock()
+	}
+	if s.link == l {
+		s.link = nil
+	}
+	s.mu.Unlock()
+	if w, ok := l.nc.(closeWriter); ok && w.CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, onlyReader{l.nc})
+	}
+	closeNow(l.nc)
+}
+
+// limitGoodbye bounds the rest of the parting, if it has begun. mu is held.
+func (s *sess) limitGoodbye() {
+	if s.parting == nil {
+		return
+	}
+	d := partTime
+	if s.brutal {
+		d = lastWords
+	}
+	_ = s.parting.SetDeadline(time.Now().Add(d))
+}
+
+// partTime bounds how long a connection outlives its session.
+const partTime = time.Second

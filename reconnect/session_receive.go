@@ -1,0 +1,190 @@
+package reconnect
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/towline-mq/towline/datagram"
+	"github.com/towline-mq/towline/reconnect/internal/session"
+)
+
+func (s *sess) receive(ctx context.Context) (datagram.Datagram, error) {
+	for {
+		s.rmu.Lock()
+		if d, ok := s.next(); ok {
+			s.received++
+			s.pass()
+			s.rmu.Unlock()
+			return d, nil
+		}
+		if more, err := s.refill(ctx); err != nil {
+			return datagram.Datagram{}, err
+		} else if more {
+			s.rmu.Unlock()
+		}
+	}
+}
+
+func (s *sess) receiveBatch(ctx context.Context, dst []datagram.Datagram) (n int, err error) {
+	if len(dst) == 0 {
+		return 0, nil
+	}
+	for {
+		s.rmu.Lock()
+		for n < len(dst) {
+			d, ok := s.next()
+			if !ok {
+				if n > 0 && s.more() {
+					continue
+				}
+				break
+			}
+			dst[n] = d
+			n++
+		}
+		if n > 0 {
+			s.received += uint64(n)
+			s.pass()
+			s.rmu.Unlock()
+			return n, nil
+		}
+		if more, err := s.refill(ctx); err != nil {
+			return 0, err
+		} else if more {
+			s.rmu.Unlock()
+		}
+	}
+}
+
+// next takes a datagram of those at hand. rmu is held.
+func (s *sess) next() (datagram.Datagram, bool) {
+	if s.dropping {
+		return datagram.Datagram{}, false
+	}
+	d, ok := s.cur.Next()
+	if ok && s.cur.Redelivered > 0 {
+		s.cur.Redelivered--
+		d.Redelivered = true
+	}
+	return d, ok
+}
+
+// more gets more datagrams at hand, if there are any. rmu is held.
+func (s *sess) more() bool {
+	s.mu.Lock()
+	if !s.m.Readable() {
+		s.mu.Unlock()
+		return false
+	}
+	run, ok := s.m.Take()
+	if ok {
+		s.cur = run
+	}
+	s.settle(false)
+	return ok
+}
+
+// pass wakes another receiver, if there is one, for what is left. rmu is held.
+func (s *sess) pass() {
+	if s.waiters.Load() > 0 {
+		s.notify()
+	}
+}
+
+// notify says that there may be something to receive.
+func (s *sess) notify() {
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+}
+
+// refill gets more datagrams at hand, or waits until it is worth another look: then it has given up rmu and returns
+// false. It has given it up with an error too, which is final, or ctx's.
+func (s *sess) refill(ctx context.Context) (more bool, err error) {
+	if s.dropping {
+		s.pass()
+		s.rmu.Unlock()
+		return false, ErrClosed
+	}
+	s.mu.Lock()
+	run, ok := s.m.Take()
+	if ok {
+		s.cur = run
+		s.settle(false)
+		return true, nil
+	}
+	err = s.drained()
+	s.settle(false) // skipped ones may have been taken
+	if err != nil {
+		s.pass()
+		s.rmu.Unlock()
+		return false, err
+	}
+	s.waiters.Add(1)
+	defer s.waiters.Add(-1)
+	s.rmu.Unlock()
+	select {
+	case <-s.ready:
+		return false, nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
+// drained says why nothing more will be received, now that everything was. mu is held.
+func (s *sess) drained() error {
+	switch {
+	case s.m.EOF():
+		return io.EOF
+	case s.ended && s.reason == nil:
+		return ErrClosed
+	case s.ended:
+		return s.reason
+	}
+	return nil
+}
+
+// ack tells the peer that the application has finished with n more datagrams.
+func (s *sess) ack(n int) error {
+	if !s.o.AckConsumed {
+		return nil
+	}
+	s.rmu.Lock()
+	defer s.rmu.Unlock()
+	s.mu.Lock()
+	if s.ended {
+		defer s.mu.Unlock()
+		if s.reason == nil || isEOF(s.reason) {
+			return ErrClosed
+		}
+		return s.reason
+	}
+	ok := n >= 0 && uint64(n) <= s.received-s.consumed && s.m.Consume(s.clock.now(), n)
+	if ok {
+		s.consumed += uint64(n)
+	}
+	s.settle(false)
+	if !ok {
+		return fmt.Errorf("reconnect: Ack(%d): so many have not been received", n)
+	}
+	return nil
+}
+
+// drop lets nothing more be handed out.
+func (s *sess) drop() {
+	s.rmu.Lock()
+	s.dropping = true
+	s.cur = session.Run{}
+	s.rmu.Unlock()
+}
+
+func (s *sess) stop() {
+	s.drop()
+	s.mu.Lock()
+	s.closing = true
+	s.m.Stop()
+	s.settle(false)
+	s.notify()
+}
