@@ -19,7 +19,7 @@ func quiet(seed uint64, tracing bool) *sim {
 
 // undisturbed runs a simulation, with what disturb does again and again until it heals. The connection must live.
 func undisturbed(t *testing.T, disturb func(*sim)) {
-	first, count := seeds(t, 30)
+	first, count := seedRange(t, 30)
 	for seed := first; seed < first+count; seed++ {
 		play := func(m *sim) {
 			var again func()

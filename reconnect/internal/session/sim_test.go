@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/towline-mq/towline/internal/seeds"
 )
 
 // situation is something that must happen in some of the runs: if it never does, the runs do not test it.
@@ -283,38 +285,17 @@ func report(t *testing.T, text string, again *sim, play func(*sim)) {
 		again.seed, text, again.seed, t.Name(), strings.Join(trace, "\n"))
 }
 
-// seeds says how many runs to make, and from which seed on.
-func seeds(t *testing.T, n int) (first, count uint64) {
-	number := func(name string) (uint64, bool) {
-		s := os.Getenv(name)
-		if s == "" {
-			return 0, false
-		}
-		v, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		return v, true
-	}
-	if seed, ok := number("SEED"); ok {
-		return seed, 1
-	}
-	first, _ = number("FIRST")
-	if all, ok := number("SEEDS"); ok {
-		return first, all
-	}
+// seedRange is seeds.Range with less to do under the race detector, for there is nothing to race with.
+func seedRange(t *testing.T, n uint64) (first, count uint64) {
 	if raceEnabled {
 		n = max(n/20, 1)
 	}
-	if testing.Short() {
-		n /= 4
-	}
-	return first, uint64(n)
+	return seeds.Range(t, n)
 }
 
-// TestSim runs the simulation with many seeds. SEEDS=n runs n of them, SEED=n only that one; FIRST=n begins there.
+// TestSim runs the simulation with many seeds. SEEDS=n runs n of them, SEED=n only that one; FROM=n begins there.
 func TestSim(t *testing.T) {
-	first, count := seeds(t, 1500)
+	first, count := seedRange(t, 1500)
 	var hits [numSituations]int
 	var faults, steps, conns int
 	began := time.Now()
