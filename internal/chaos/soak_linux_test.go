@@ -1,0 +1,3 @@
+package chaos
+
+func soakServerMain([]string) error { return nil }
