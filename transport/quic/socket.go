@@ -5,10 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	quicgo "github.com/quic-go/quic-go"
+	"golang.org/x/net/ipv4"
 )
 
 // Socket is one UDP socket that many dials share: set it in [Dialer.Socket]. One port, one pair of kernel buffers and
@@ -73,7 +76,7 @@ func openSocket(ctx context.Context, network, addr string, resetKey *quicgo.Stat
 	}
 	return &socket{
 		udp:  udp,
-		tr:   &quicgo.Transport{Conn: &sizedConn{UDPConn: udp}, StatelessResetKey: resetKey},
+		tr:   &quicgo.Transport{Conn: newPacketConn(udp), StatelessResetKey: resetKey},
 		refs: 1,
 	}, nil
 }
@@ -119,30 +122,99 @@ func (s *socket) localAddr(remote *net.UDPAddr) net.Addr {
 	return local
 }
 
-// sizedConn is a UDP socket that sizes its own buffers. quic-go would do that too, and log a warning when the kernel
-// gives less, which is nothing a library may do. It leaves alone, and does not measure, the buffers of a socket whose
-// descriptor is out of reach: so this one keeps it back until both buffers are set. All else, offloading and ECN
-// included, works as on the bare socket.
-type sizedConn struct {
+// packetConn is a UDP socket as quic-go should see it. Offloading and ECN work as on the bare socket.
+//
+// It sizes its own buffers. quic-go would do that too, and log a warning when the kernel gives less, which is nothing a
+// library may do. It leaves alone, and does not measure, the buffers of a socket whose descriptor is out of reach: so
+// this one keeps it back until both buffers are set.
+//
+// It lets errors pass that are over when they are told. A kernel tells what happened to a socket once, to whichever call
+// comes next: that the system or an administrator aborted it, that memory was short, that a packet met an unreachable
+// port. quic-go would end all connections, and a listener for ever.
+type packetConn struct {
 	*net.UDPConn
-	sized bool // set before the socket is used
+	batches *ipv4.PacketConn
+	sized   bool // set before the socket is used
+
+	// Owned by the one goroutine that reads.
+	failed   time.Time // the last read that did
+	failures int       // in a row, each soon after the one before
+}
+
+func newPacketConn(udp *net.UDPConn) *packetConn {
+	return &packetConn{UDPConn: udp, batches: ipv4.NewPacketConn(udp)}
+}
+
+// A socket is broken when this many reads in a row have failed, none later than that after the one before.
+const (
+	maxFailures = 100
+	failureGap  = 100 * time.Millisecond
+)
+
+// passingError is one after which to go on reading.
+type passingError struct{ error }
+
+func (passingError) Timeout() bool   { return false }
+func (passingError) Temporary() bool { return true } // what quic-go asks for
+
+// judge says what an error of a read means.
+func (c *packetConn) judge(err error) error {
+	if err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	now := time.Now()
+	if now.Sub(c.failed) > failureGap {
+		c.failures = 0
+	}
+	c.failed = now
+	if c.failures++; c.failures >= maxFailures {
+		return err
+	}
+	return passingError{err}
+}
+
+// ReadBatch is how quic-go reads where it can.
+func (c *packetConn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
+	n, err := c.batches.ReadBatch(ms, flags)
+	return n, c.judge(err)
+}
+
+// ReadMsgUDP is how it reads on other systems.
+func (c *packetConn) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
+	n, oobn, flags, addr, err = c.UDPConn.ReadMsgUDP(b, oob)
+	return n, oobn, flags, addr, c.judge(err)
+}
+
+// ReadFrom is the third.
+func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, addr, err := c.UDPConn.ReadFrom(b)
+	return n, addr, c.judge(err)
+}
+
+// WriteMsgUDP tries twice: an error that is the packet's own, and not the socket's, comes again.
+func (c *packetConn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
+	n, oobn, err = c.UDPConn.WriteMsgUDP(b, oob, addr)
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		n, oobn, err = c.UDPConn.WriteMsgUDP(b, oob, addr)
+	}
+	return n, oobn, err
 }
 
 // SetReadBuffer sets the buffer to size bytes, or as near as the system allows.
-func (c *sizedConn) SetReadBuffer(size int) error {
+func (c *packetConn) SetReadBuffer(size int) error {
 	setBuffer(c.UDPConn.SetReadBuffer, size)
 	return nil
 }
 
 // SetWriteBuffer sets the buffer to size bytes, or as near as the system allows. quic-go sets it last.
-func (c *sizedConn) SetWriteBuffer(size int) error {
+func (c *packetConn) SetWriteBuffer(size int) error {
 	setBuffer(c.UDPConn.SetWriteBuffer, size)
 	c.sized = true
 	return nil
 }
 
 // SyscallConn gives access to the descriptor once both buffers are set.
-func (c *sizedConn) SyscallConn() (syscall.RawConn, error) {
+func (c *packetConn) SyscallConn() (syscall.RawConn, error) {
 	if !c.sized {
 		return nil, errors.ErrUnsupported
 	}
