@@ -158,7 +158,7 @@ func (r *run) do(name string) (err error) {
 		return fmt.Errorf("%w: %.0f messages/s before the first fault", errSlow, r.flow)
 	}
 	for deadline := begin.Add(r.length); ; {
-		if err := r.scenario.fault(r); err != nil {
+		if err := r.fault(r); err != nil {
 			return fmt.Errorf("fault %d: %w", r.faults, err)
 		}
 		gap := r.gap
@@ -211,6 +211,8 @@ func (r *run) judge() error {
 		return fmt.Errorf("%d messages were redelivered: a session was lost", r.Redelivered)
 	case r.loses && r.Redelivered == 0:
 		return errors.New("nothing was redelivered")
+	case r.faults == 0:
+		return errors.New("there was no fault")
 	case r.redials && r.transport != "quic" && r.Reconnects == 0:
 		return errors.New("the client has never connected again: the faults have not hit")
 	}

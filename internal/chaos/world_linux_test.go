@@ -139,11 +139,10 @@ func (w *world) mute(mute bool) error {
 
 // kill ends the connections of one end as an administrator does, who may not spare the listener, and returns how many.
 func (w *world) kill(ns, transport string) (int, error) {
-	args := []string{"ss", "-K", "-H", "-n", "-t", "state", "established"}
-	if transport == "quic" {
-		args = []string{"ss", "-K", "-H", "-n", "-u", "-a"}
+	args := w.in(ns, "ss", "-K", "-H", "-n", "-t", "state", "established", "( sport = :"+port+" or dport = :"+port+" )")
+	if transport == "quic" { // a client's socket is not connected; there are no others
+		args = w.in(ns, "ss", "-K", "-H", "-n", "-u", "-a")
 	}
-	args = w.in(ns, append(args, "( sport = :"+port+" or dport = :"+port+" )")...)
 	out, err := exec.Command(args[0], args[1:]...).Output()
 	if err != nil {
 		return 0, fmt.Errorf("ss -K: %w", err)
