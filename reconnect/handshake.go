@@ -22,9 +22,10 @@ import (
 var errStale = errors.New("reconnect: a later connection has the session")
 
 // handshake decides what a connection is, and serves it if it is that of a session.
-func (l *Listener) handshake(nc net.Conn) {
-	opened := sync.OnceFunc(func() { l.opened(nc) })
+func (l *Listener) handshake(o *opening) {
+	opened := sync.OnceFunc(func() { l.opened(o) })
 	defer opened()
+	nc := o.nc
 	if l.o.Plain == OnlyPlain {
 		l.offerPlain(nc, nil)
 		return
@@ -34,11 +35,11 @@ func (l *Listener) handshake(nc net.Conn) {
 	head := make([]byte, datagram.HeaderSize, 256)
 	if n, err := io.ReadFull(nc, head); err != nil {
 		quiet := errors.Is(err, os.ErrDeadlineExceeded) || isEOF(err) || errors.Is(err, io.ErrUnexpectedEOF)
-		if quiet && l.o.Plain == AllowPlain {
+		if quiet && l.o.Plain == AllowPlain && !l.madeRoom(o) {
 			l.offerPlain(nc, head[:n])
 			return
 		}
-		l.refuse(nc, fmt.Errorf("reading its first frame: %w", err))
+		l.unread(o, err)
 		return
 	}
 	h := datagram.ParseHeader(head)
@@ -56,13 +57,18 @@ func (l *Listener) handshake(nc net.Conn) {
 	}
 	frame := append(head, make([]byte, h.Size-4)...)
 	if _, err := io.ReadFull(nc, frame[datagram.HeaderSize:]); err != nil {
-		l.refuse(nc, fmt.Errorf("reading its first frame: %w", err))
+		l.unread(o, err)
+		return
+	}
+	if !l.heard(o) {
+		l.unread(o, errCrowded)
 		return
 	}
 	ctx, cancel := context.WithDeadline(l.ctx, deadline)
 	s, k, err := l.session(ctx, nc, frame)
 	cancel()
 	if err != nil {
+		l.leaving(o)
 		l.reject(nc, err)
 		return
 	}
@@ -97,6 +103,17 @@ func (l *Listener) explainPlain(head []byte) error {
 	}
 	return errors.New("it has no session, and plain connections are not served")
 }
+
+// unread closes a connection whose first frame could not be read.
+func (l *Listener) unread(o *opening, err error) {
+	if l.madeRoom(o) {
+		err = errCrowded
+	}
+	l.refuse(o.nc, fmt.Errorf("reading its first frame: %w", err))
+}
+
+// errCrowded is why a peer that says nothing is dropped before its time.
+var errCrowded = errors.New("it was slower than all others, and had to make room, as MaxHandshakes were under way")
 
 // refuse closes a connection that is none of ours.
 func (l *Listener) refuse(nc net.Conn, err error) {

@@ -1,6 +1,7 @@
 package reconnect
 
 import (
+	"container/list"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -29,7 +30,6 @@ type Listener struct {
 	clock    clock
 	instance [16]byte
 	cfg      session.Config
-	slots    chan struct{} // one in it for each handshake under way
 	ctx      context.Context
 	shut     context.CancelFunc // ends ctx, by Close
 
@@ -38,7 +38,9 @@ type Listener struct {
 	mu                      sync.Mutex
 	table                   *session.Table[*sess]
 	lns                     []net.Listener        // open, in the order in which they came
-	opening                 map[net.Conn]struct{} // handshakes under way
+	opening                 map[*opening]struct{} // handshakes under way
+	idle                    list.List             // of *opening: those that may make room, the oldest first
+	room                    signal                // a handshake has ended, or may make room
 	plain                   map[*Conn]struct{}    // not accepted yet
 	backlog                 []*Conn
 	arrived                 signal // backlog, err
@@ -80,7 +82,7 @@ func NewListener(ln net.Listener, o *ListenOptions) *Listener {
 	}
 	l := &Listener{
 		o: *o, log: o.Logger, clock: clock{time.Now()},
-		opening: map[net.Conn]struct{}{}, plain: map[*Conn]struct{}{},
+		opening: map[*opening]struct{}{}, plain: map[*Conn]struct{}{},
 	}
 	l.ctx, l.shut = context.WithCancel(context.Background())
 	if l.log == nil {
@@ -88,7 +90,7 @@ func NewListener(ln net.Listener, o *ListenOptions) *Listener {
 	}
 	l.o.Expiry = orDefault(o.Expiry, DefaultExpiry)
 	l.o.HandshakeTimeout = orDefault(o.HandshakeTimeout, DefaultHandshakeTimeout)
-	l.slots = make(chan struct{}, orDefault(o.MaxHandshakes, DefaultMaxHandshakes))
+	l.o.MaxHandshakes = orDefault(o.MaxHandshakes, DefaultMaxHandshakes)
 	sessions := orDefault(o.MaxSessions, DefaultMaxSessions)
 	l.table = session.NewTable[*sess](session.TableConfig{
 		MaxSessions: sessions, MaxDetached: orDefault(o.MaxDetached, sessions),
@@ -175,10 +177,8 @@ func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
 func (l *Listener) acceptFrom(ln net.Listener) {
 	wait := minAcceptWait
 	for {
-		l.slots <- struct{}{}
 		nc, err := ln.Accept()
 		if err != nil {
-			<-l.slots
 			if l.passes(err, wait) {
 				wait = min(2*wait, maxAcceptWait)
 				continue
@@ -187,17 +187,76 @@ func (l *Listener) acceptFrom(ln net.Listener) {
 			return
 		}
 		wait = minAcceptWait
-		l.mu.Lock()
-		if l.closed {
-			l.mu.Unlock()
-			<-l.slots
+		o := l.open(nc)
+		if o == nil {
 			closeNow(nc)
 			continue
 		}
-		l.opening[nc] = struct{}{}
-		l.wg.Go(func() { l.handshake(nc) })
-		l.mu.Unlock()
+		l.wg.Go(func() { l.handshake(o) })
 	}
+}
+
+// opening is a handshake under way.
+type opening struct {
+	nc      net.Conn
+	idle    *list.Element // in Listener.idle, while its peer has not said its first frame, or has been refused
+	dropped bool          // made room; nc is closed
+}
+
+// open begins a handshake, in the place of an idle one if there are too many. So who says nothing keeps nobody out. If
+// none is idle it waits until one ends or is, which HandshakeTimeout bounds. It returns nil once l is closed.
+func (l *Listener) open(nc net.Conn) *opening {
+	l.mu.Lock()
+	for len(l.opening) >= l.o.MaxHandshakes && !l.closed {
+		if oldest := l.idle.Front(); oldest != nil {
+			old := l.idle.Remove(oldest).(*opening)
+			old.idle, old.dropped = nil, true
+			delete(l.opening, old)
+			l.mu.Unlock()
+			closeNow(old.nc)
+		} else {
+			room := l.room.wait()
+			l.mu.Unlock()
+			<-room
+		}
+		l.mu.Lock()
+	}
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	o := &opening{nc: nc}
+	o.idle = l.idle.PushBack(o)
+	l.opening[o] = struct{}{}
+	return o
+}
+
+// heard says that o's peer has said its first frame, on which is decided now. It returns false if o has made room.
+func (l *Listener) heard(o *opening) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if o.idle != nil {
+		l.idle.Remove(o.idle)
+		o.idle = nil
+	}
+	return !o.dropped
+}
+
+// leaving says that o's peer has been refused, and only has to read that.
+func (l *Listener) leaving(o *opening) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.opening[o]; ok && o.idle == nil {
+		o.idle = l.idle.PushBack(o)
+		l.room.broadcast()
+	}
+}
+
+// madeRoom reports whether o was dropped for another.
+func (l *Listener) madeRoom(o *opening) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return o.dropped
 }
 
 // How long to wait before another Accept after one that failed for a while.
@@ -250,11 +309,15 @@ func (l *Listener) offer(c *Conn) bool {
 }
 
 // opened ends a handshake.
-func (l *Listener) opened(nc net.Conn) {
+func (l *Listener) opened(o *opening) {
 	l.mu.Lock()
-	delete(l.opening, nc)
-	l.mu.Unlock()
-	<-l.slots
+	defer l.mu.Unlock()
+	delete(l.opening, o)
+	if o.idle != nil {
+		l.idle.Remove(o.idle)
+		o.idle = nil
+	}
+	l.room.broadcast()
 }
 
 // Close ends the Listener at once: it accepts no more, refuses handshakes under way, and gives up all sessions,
@@ -267,11 +330,12 @@ func (l *Listener) Close() error {
 	l.closed, l.draining = true, true
 	l.err = ErrClosed
 	l.arrived.broadcast()
+	l.room.broadcast()
 	for _, ln := range l.lns {
 		_ = ln.Close()
 	}
-	for nc := range l.opening {
-		closeNow(nc)
+	for o := range l.opening {
+		closeNow(o.nc)
 	}
 	plain := l.plain
 	l.plain = map[*Conn]struct{}{}

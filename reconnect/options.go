@@ -126,8 +126,9 @@ type ListenOptions struct {
 	// HandshakeTimeout bounds the time from a connection to the answer to its first frame. 0: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 
-	// MaxHandshakes is how many connections may be without a session at once, with their peers not proved; more wait to
-	// be accepted. 0: DefaultMaxHandshakes.
+	// MaxHandshakes is how many connections may be without a session at once, with their peers not proved. One more is
+	// served nonetheless, and the oldest whose first frame has not come is closed for it; if all have come, it waits. 0:
+	// DefaultMaxHandshakes.
 	MaxHandshakes int
 
 	// MaxSessions is how many sessions there may be: further dialers are asked to come back in 1 to 2 s. MaxDetached is

@@ -43,6 +43,7 @@ import (
 type fort struct {
 	t    *testing.T
 	l    *reconnect.Listener
+	app  func(*reconnect.Conn) error // what is done with each connection, until its end
 	wg   sync.WaitGroup
 	live atomic.Int64 // sessions and plain connections that the application has
 
@@ -53,7 +54,11 @@ type fort struct {
 }
 
 func newFort(t *testing.T, ln net.Listener, o reconnect.ListenOptions) *fort {
-	f := &fort{t: t, ends: map[string]int{}, said: map[string]int{}}
+	return newFortOf(t, ln, o, echoing)
+}
+
+func newFortOf(t *testing.T, ln net.Listener, o reconnect.ListenOptions, app func(*reconnect.Conn) error) *fort {
+	f := &fort{t: t, app: app, ends: map[string]int{}, said: map[string]int{}}
 	o.Logger = slog.New(clerk{f})
 	f.l = reconnect.NewListener(ln, &o)
 	f.wg.Go(func() {
@@ -63,14 +68,14 @@ func newFort(t *testing.T, ln net.Listener, o reconnect.ListenOptions) *fort {
 				return
 			}
 			f.live.Add(1)
-			f.wg.Go(func() { f.echo(c) })
+			f.wg.Go(func() { f.serve(c) })
 		}
 	})
 	return f
 }
 
-func (f *fort) echo(c *reconnect.Conn) {
-	defer f.live.Add(-1)
+// echoing is an application that sends back what it receives.
+func echoing(c *reconnect.Conn) error {
 	ctx := context.Background()
 	batch := make([]datagram.Datagram, 16)
 	for {
@@ -78,19 +83,45 @@ func (f *fort) echo(c *reconnect.Conn) {
 		if err == nil {
 			_, err = c.Writer().SendBatch(ctx, batch[:n])
 		}
-		if err == nil {
-			clear(batch[:n])
-			continue
+		if err != nil {
+			return err
 		}
-		f.count(c.IsSession(), err)
-		if err == io.EOF {
-			limited, cancel := context.WithTimeout(ctx, 5*time.Second)
-			_ = c.Close(limited)
-			cancel()
-		}
-		_ = c.CloseNow()
-		return
+		clear(batch[:n])
 	}
+}
+
+// pushing is an application that echoes, and to peers whose first datagram says so sends as much as it may.
+func pushing(c *reconnect.Conn) error {
+	ctx := context.Background()
+	d, err := c.Reader().Receive(ctx)
+	if err != nil || d.Recipient != pushRecipient {
+		if err == nil {
+			err = c.Writer().Send(ctx, d)
+		}
+		if err != nil {
+			return err
+		}
+		return echoing(c)
+	}
+	for {
+		if err := c.Writer().Send(ctx, datagram.Datagram{Payload: make([]byte, 4<<10)}); err != nil {
+			return err
+		}
+	}
+}
+
+const pushRecipient = 0xbeef
+
+func (f *fort) serve(c *reconnect.Conn) {
+	defer f.live.Add(-1)
+	err := f.app(c)
+	f.count(c.IsSession(), err)
+	if err == io.EOF {
+		limited, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		_ = c.Close(limited)
+		cancel()
+	}
+	_ = c.CloseNow()
 }
 
 // end closes the fort, which must not take long, whatever goes on.
@@ -172,7 +203,7 @@ func (c clerk) Handle(_ context.Context, r slog.Record) error {
 		c.f.wrong = append(c.f.wrong, fmt.Errorf("%s, without a reason", r.Message))
 	case errors.As(err, &reject) == (r.Message == "rejected a dialer"):
 		if reject == nil && !errors.As(err, &control) && !errors.As(err, &protocol) && !errors.As(err, &framing) && !network(err) &&
-			!oneOf(err.Error(), "its first frame is ", "it has no session") {
+			!oneOf(err.Error(), "its first frame is ", "it has no session", "reading its first frame: it was slower") {
 			c.f.wrong = append(c.f.wrong, fmt.Errorf("%s: %w", r.Message, err))
 		}
 	default:
@@ -493,3 +524,5 @@ func headless(size uint32, version, recipient uint16) []byte {
 	b = binary.BigEndian.AppendUint16(b, version)
 	return binary.BigEndian.AppendUint16(b, recipient)
 }
+
+func newRNG(seed int) *rand.Rand { return rand.New(rand.NewPCG(uint64(seed), 0x5eed)) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"sync"
 	"testing"
@@ -198,21 +199,65 @@ func TestListenerSlowHandshake(t *testing.T) {
 	})
 }
 
-// Above MaxHandshakes the next ones wait, and are served in the end.
+// Above MaxHandshakes the oldest that has not said its first frame makes room.
 func TestListenerMaxHandshakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPlace(t, &reconnect.ListenOptions{MaxHandshakes: 2, Plain: reconnect.RefusePlain})
+		j := newJournal()
+		p := newPlace(t, &reconnect.ListenOptions{
+			MaxHandshakes: 2, Plain: reconnect.RefusePlain, SessionOptions: reconnect.SessionOptions{Logger: slog.New(j)},
+		})
 		defer p.Close()
-		for range 2 {
-			nc := p.raw()
-			defer nc.Close()
-		}
+		oldest, other := p.raw(), p.raw()
+		defer oldest.Close()
+		defer other.Close()
+		_, err := oldest.Write([]byte{0, 0, 0})
+		require.NoError(t, err)
 		start := time.Now()
-		a := reconnect.Open(p.way(), nil)
+		a := p.dial(nil)
 		defer a.CloseNow()
 		b := p.accept()
 		defer b.CloseNow()
-		assert.InDelta(t, reconnect.DefaultHandshakeTimeout, time.Since(start), float64(time.Second))
+		require.Zero(t, time.Since(start))
+		exchange(t, a, b, 10, func() {})
+		_, err = oldest.Read(make([]byte, 1))
+		require.Error(t, err)
+		require.Zero(t, time.Since(start), "the oldest")
+		j.await(t, 1, "refused a connection", "had to make room")
+		_, err = other.Read(make([]byte, 1))
+		require.Error(t, err)
+		require.Equal(t, reconnect.DefaultHandshakeTimeout, time.Since(start), "the other has its time")
+	})
+}
+
+// Those whose first frame has come are decided on: nobody takes their place, and the next one waits. One that was refused
+// and does not leave makes room again.
+func TestListenerMaxHandshakesDeciding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, answer := make(chan struct{}, 2), make(chan error)
+		p := newPlace(t, &reconnect.ListenOptions{
+			MaxHandshakes: 1,
+			Authenticate: func(context.Context, *reconnect.Peer) (string, error) {
+				asked <- struct{}{}
+				return "", <-answer
+			},
+		})
+		defer p.Close()
+		g, first := newGreeter(t), p.raw()
+		defer first.Close()
+		_, err := first.Write(g.hello(1))
+		require.NoError(t, err)
+		<-asked
+		a := reconnect.Open(p.way(), nil)
+		defer a.CloseNow()
+		synctest.Wait()
+		require.Empty(t, asked, "the second one waits")
+		start := time.Now()
+		answer <- errors.New("nobody")
+		<-asked
+		require.Zero(t, time.Since(start), "it waits no longer than for that")
+		close(answer)
+		b := p.accept()
+		defer b.CloseNow()
 		exchange(t, a, b, 10, func() {})
 	})
 }
