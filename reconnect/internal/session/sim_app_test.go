@@ -11,12 +11,14 @@ import (
 // message is a datagram that an application has handed to its Session.
 type message struct {
 	recipient uint16
-	payload   []byte
+	payload   []byte // a slice of sim.noise
 	deadline  time.Duration
+	at        time.Duration // when it was accepted
+	ahead     uint64        // how many bytes were unconfirmed then, it included
 	expired   bool
 	delivered bool
 	unmarked  bool // as one that was not delivered before
-	buried    bool // it was acknowledged by a process that was killed before its application took it
+	acked     bool // in a session that was lost
 }
 
 // app is an application: what it sends, and what it must see. Together with the other one's it is the reference model,
@@ -38,10 +40,16 @@ type app struct {
 	sending, taking, consuming bool // a step of it is on its way
 	done                       bool // it has said Finish
 	blocked                    bool
+	foreign                    bool // it is nobody's whom the model knows
+
+	sends, takes, consumes func()
 }
+
+func (a *app) init() { a.sends, a.takes, a.consumes = a.send, a.take, a.consume }
 
 func (m *sim) newApp(e *end) *app {
 	a := &app{m: m, e: e, left: m.rng.IntN(m.plan.messages + 1), stopAt: -1}
+	a.init()
 	if m.plan.exactly {
 		a.left = m.plan.messages
 	}
@@ -60,26 +68,29 @@ func (a *app) wake() {
 	waits := a.blocked && !s.Room() && !s.stopped || a.left == 0 && a.m.plan.late && !a.m.healed
 	if !a.sending && !a.done && !waits && s.state != Ended {
 		a.sending = true
-		a.m.after(a.m.between(0, a.m.plan.sendPace), a.send)
+		a.m.after(a.m.between(0, a.m.plan.sendPace), a.sends)
 	}
 	if !a.taking && s.Readable() {
 		a.taking = true
-		a.m.at(max(a.pausedUntil, a.m.now+a.m.between(0, a.m.plan.takePace)), a.take)
+		a.m.at(max(a.pausedUntil, a.m.now+a.m.between(0, a.m.plan.takePace)), a.takes)
 	}
 	if !a.consuming && a.outstanding > 0 && s.cfg.Consumed {
 		a.consuming = true
-		a.m.after(a.m.between(0, a.m.plan.takePace), a.consume)
+		a.m.after(a.m.between(0, a.m.plan.takePace), a.consumes)
 	}
 }
 
 // send sends some datagrams, and ends the stream behind the last.
 func (a *app) send() {
 	m, s := a.m, a.e.s
-	if a.e.gone || a.e.wait(a.send) {
+	if a.e.gone || a.e.wait(a.sends) {
 		return
 	}
 	a.sending, a.blocked = false, false
 	for range 1 + m.rng.IntN(m.plan.batch) {
+		if a.foreign {
+			break
+		}
 		if a.left == 0 || s.Accepting() != nil {
 			break
 		}
@@ -107,10 +118,10 @@ func (a *app) send() {
 
 func (a *app) append() {
 	m, s := a.m, a.e.s
-	d := datagram.Datagram{Recipient: uint16(m.rng.Uint32()), Payload: make([]byte, m.plan.size(m))}
-	for i := 0; i < len(d.Payload); i += 61 {
-		d.Payload[i] = byte(m.rng.Uint32())
-	}
+	n := m.plan.size(m)
+	at := m.rng.IntN(len(m.noise) - n)
+	payload := m.noise[at : at+n]
+	d := datagram.Datagram{Recipient: uint16(at), Payload: append(m.buffer[:0], payload...)}
 	var deadline time.Duration
 	if m.plan.ages && m.odds(4) {
 		deadline = max(1, a.e.clock()+m.between(0, 3*time.Second))
@@ -126,7 +137,9 @@ func (a *app) append() {
 		m.failf("%s: Append: %v", a.e.name, err)
 	}
 	a.left--
-	a.sent = append(a.sent, message{recipient: d.Recipient, payload: bytes.Clone(d.Payload), deadline: deadline})
+	a.sent = append(a.sent, message{
+		recipient: d.Recipient, payload: payload, deadline: deadline, at: m.now, ahead: s.log.size(),
+	})
 	for i := range d.Payload {
 		d.Payload[i] = 0xcc // it was copied
 	}
@@ -134,6 +147,9 @@ func (a *app) append() {
 
 // expire takes the report that a datagram was skipped.
 func (a *app) expire(number uint64) {
+	if a.foreign {
+		return
+	}
 	i := number - a.e.s.cfg.Start.N - 1
 	if i >= uint64(len(a.sent)) {
 		a.m.failf("%s: %d has expired, sent are %d", a.e.name, number, len(a.sent))
@@ -149,7 +165,7 @@ func (a *app) expire(number uint64) {
 // take takes a run and compares it.
 func (a *app) take() {
 	m, e := a.m, a.e
-	if e.gone || e.wait(a.take) {
+	if e.gone || e.wait(a.takes) {
 		return
 	}
 	a.taking = false
@@ -182,20 +198,20 @@ func (a *app) takeRun() bool {
 	n := run.N
 	a.taken += n
 	a.outstanding += n
-	if m.flipped {
+	if e.d.tainted || a.foreign {
 		return true
 	}
 	// In whose stream it is, and where in it, by its number alone.
 	first := s.recv.taken.N - uint64(n)
-	from, at := m.dialer.app, a.base+first-s.cfg.Start.N
-	if e == m.dialer.end {
-		eras := m.dialer.eras
+	from, at := e.d.app, a.base+first-s.cfg.Start.N
+	if e == e.d.end {
+		eras := e.d.eras
 		i := len(eras) - 1
 		for i > 0 && first < eras[i].from {
 			i--
 		}
 		if i < 0 {
-			m.failf("dialer: datagrams of nobody")
+			m.failf("%s: datagrams of nobody", e.name)
 		}
 		if a.peer != eras[i].l {
 			a.peer, a.next = eras[i].l, 0
@@ -222,6 +238,9 @@ func (a *app) takeRun() bool {
 			m.failf("%s: datagram %d is delivered twice, and not marked", e.name, at)
 		}
 		m.hitIf(redelivered, marked && msg.delivered)
+		if m.healed && !msg.delivered {
+			m.inTime(a, msg)
+		}
 		msg.delivered, msg.unmarked = true, msg.unmarked || !marked
 		a.next++
 		at++
@@ -232,7 +251,7 @@ func (a *app) takeRun() bool {
 // consume finishes with some of what was taken.
 func (a *app) consume() {
 	m, e := a.m, a.e
-	if e.gone || e.wait(a.consume) {
+	if e.gone || e.wait(a.consumes) {
 		return
 	}
 	a.consuming = false

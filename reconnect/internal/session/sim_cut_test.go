@@ -22,7 +22,7 @@ func conversation(messages int, consumed, tracing bool, cuts ...breach) *sim {
 		maxPayload: 1000, sendBuffer: 64 << 10, minWindow: InitialCredit, maxWindow: InitialCredit,
 		consumed: [2]bool{consumed, consumed}, ackDelay: 5 * time.Millisecond, answerTimeout: 5 * time.Second,
 		expiry: time.Minute, messages: messages, exactly: true, batch: 1, latency: time.Millisecond,
-		takePace: time.Millisecond, sendPace: time.Millisecond,
+		takePace: time.Millisecond, sendPace: time.Millisecond, maxWait: 5 * time.Second,
 	}
 	m.healed = true
 	m.cuts = cuts
@@ -34,8 +34,8 @@ func (m *sim) converse() {
 	m.open()
 	m.run(3*time.Minute, m.finished)
 	m.verdict()
-	if m.dialer.s.err != nil || len(m.server.ends) != 1 || len(m.conns) > 1+2*len(m.cuts) {
-		m.failf("%v, %d sessions, %d connections", m.dialer.s.err, len(m.server.ends), len(m.conns))
+	if m.dialers[0].s.err != nil || len(m.server.ends) != 1 || len(m.conns) > 1+2*len(m.cuts) {
+		m.failf("%v, %d sessions, %d connections", m.dialers[0].s.err, len(m.server.ends), len(m.conns))
 	}
 }
 

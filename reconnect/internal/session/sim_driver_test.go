@@ -12,10 +12,15 @@ import (
 // end is what a driver has for one Session: its connection, its timer, its application.
 type end struct {
 	m    *sim
+	d    *dialer // whose session it is, on either side
 	name string
 	s    *Session
 	app  *app
 	cur  *connEnd // whose frames are fed, and nobody else's
+
+	principal string  // of a listener's
+	budget    *Budget // likewise
+	overdrawn bool    // it was restored, and there is no budget for what it has promised
 
 	writers int      // connections whose write is under way; no other connection is attached before it has ended
 	idle    func()   // called then
@@ -24,8 +29,9 @@ type end struct {
 	skew    time.Duration // of its clock, forwards
 	frozen  time.Duration // the process is stopped until then
 	armed   time.Duration // when Tick is called next; 0: not
-	gone    bool          // the process is gone, and its memory with it
-	over    bool          // the end was seen to
+	ticks   func()
+	gone    bool // the process is gone, and its memory with it
+	over    bool // the end was seen to
 	lingers bool
 }
 
@@ -64,12 +70,16 @@ type connEnd struct {
 	copy    []byte // what it must still be when it is written
 	piece   int    // of vec
 	off     int    // in that piece
+	begun   bool   // some of it is written
 	stalled bool   // no room in the lane
+
+	reads, writes, written func() // readable, writeOn, wrote
 }
 
 func (m *sim) newConnEnd(c *conn, side int, e *end) *connEnd {
 	ce := &connEnd{m: m, c: c, side: side, in: c.lanes[1-side], out: c.lanes[side], e: e}
 	ce.reader = datagram.NewReader(ce.in, &datagram.Options{Control: true, MaxPayload: int(m.plan.maxPayload)})
+	ce.reads, ce.writes, ce.written = ce.readable, ce.writeOn, ce.wrote
 	c.ends[side] = ce
 	return ce
 }
@@ -78,7 +88,7 @@ func (m *sim) newConnEnd(c *conn, side int, e *end) *connEnd {
 
 // readable reads what has arrived.
 func (ce *connEnd) readable() {
-	if ce.e != nil && ce.e.wait(ce.readable) {
+	if ce.e != nil && ce.e.wait(ce.reads) {
 		return
 	}
 	ce.yielded = false
@@ -121,7 +131,7 @@ func (ce *connEnd) readable() {
 		if !ce.m.healed && ce.m.plan.yields && ce.m.odds(4) {
 			// Let others in between: at the same instant, or while this reader is slow.
 			ce.yielded = true
-			ce.m.after(pick(ce.m, 0, ce.m.between(0, 20*time.Millisecond)), ce.readable)
+			ce.m.after(pick(ce.m, 0, ce.m.between(0, 20*time.Millisecond)), ce.reads)
 			return
 		}
 	}
@@ -158,7 +168,10 @@ func (ce *connEnd) frame(run datagram.Run) {
 			m.hit(dropped)
 			m.hitIf(replayPassed, d < n)
 		}
-		m.note("%s: %d datagrams in, arrived %v here %v", e.name, run.N, s.recv.arrived, s.recv.here)
+		if m.tracing {
+			m.note("%s: %d datagrams in, arrived %v here %v", e.name, run.N, s.recv.arrived, s.recv.here)
+		}
+		m.hitIf(passed32, s.recv.arrived.N > 1<<32 && s.recv.arrived.N-n <= 1<<32)
 	} else {
 		err = e.control(run.Raw)
 	}
@@ -186,7 +199,11 @@ func (e *end) control(frame []byte) error {
 	state := s.state
 	kind := KindOf(frame)
 	err := s.Control(e.clock(), frame)
-	m.note("%s: %v in: %v, base %v unsent %v, here %v, %v", e.name, kind, s.state, s.log.base, s.log.unsent, s.recv.here, err)
+	if m.tracing {
+		m.note("%s: %v in: %v, base %v unsent %v, here %v, %v", e.name, kind, s.state, s.log.base, s.log.unsent, s.recv.here, err)
+	}
+	var c *ClosedError
+	m.hitIf(shutdownTold, kind == KindClose && state != Ended && errors.As(err, &c) && c.Reason == CloseShutdown)
 	m.hitIf(cursorMoved, !moved && s.moved)
 	m.hitIf(ackedInWrite, s.log.pinned && s.log.base != base && s.log.base.B > s.log.pin)
 	m.hitIf(finConfirmed, !finAcked && s.finAcked)
@@ -229,11 +246,13 @@ func (e *end) kick() {
 		ce.copy = append(ce.copy, p...)
 	}
 	e.written(ce.copy, max)
-	m.note("%s: conn %d, %d bytes out: %s, unsent %v credit %d", e.name, ce.c.n, len(ce.copy), frameNames(ce.copy), s.log.unsent, s.credit)
-	ce.writing, ce.piece, ce.off, ce.stalled = true, 0, 0, false
+	if m.tracing {
+		m.note("%s: conn %d, %d bytes out: %s, unsent %v credit %d", e.name, ce.c.n, len(ce.copy), frameNames(ce.copy), s.log.unsent, s.credit)
+	}
+	ce.writing, ce.piece, ce.off, ce.stalled, ce.begun = true, 0, 0, false, false
 	e.writers++
 	if d := m.plan.writeDelay; d > 0 && !m.healed && m.odds(3) {
-		m.after(m.between(0, d), ce.writeOn)
+		m.after(m.between(0, d), ce.writes)
 		return
 	}
 	ce.writeOn()
@@ -258,6 +277,7 @@ func (e *end) written(p []byte, max Position) {
 		} else {
 			e.m.hitIf(emptyDatagram, n == datagram.HeaderSize)
 			e.m.hitIf(hugeDatagram, uint64(n) > e.m.plan.minWindow)
+			e.m.hitIf(largestDatagram, n == datagram.HeaderSize+int(e.m.plan.maxPayload))
 		}
 		p = p[n:]
 	}
@@ -281,25 +301,27 @@ func frameNames(p []byte) string {
 // writeOn writes as much as the connection takes.
 func (ce *connEnd) writeOn() {
 	m, e := ce.m, ce.e
-	if !ce.writing || e.wait(ce.writeOn) {
+	if !ce.writing || e.wait(ce.writes) {
 		return
 	}
 	for ce.piece < len(ce.vec.Vec) {
 		if ce.closed || ce.c.dead {
 			// The write fails some time later.
-			m.after(m.between(0, m.plan.writeDelay), ce.wrote)
+			m.hitIf(shortWriteFailed, ce.begun)
+			m.after(m.between(0, m.plan.writeDelay), ce.written)
 			ce.stalled = true
 			return
 		}
 		p := ce.vec.Vec[ce.piece]
-		if !bytes.Equal(p[ce.off:], ce.copy[:len(p)-ce.off]) {
-			m.failf("%s: the bytes of a write have changed under it", e.name)
-		}
 		k := len(p) - ce.off
 		if m.plan.shortWrites && !m.healed {
 			k = min(k, 1+m.rng.IntN(3000))
 		}
 		n := ce.out.write(p[ce.off : ce.off+k])
+		if !bytes.Equal(p[ce.off:ce.off+n], ce.copy[:n]) {
+			m.failf("%s: the bytes of a write have changed under it", e.name)
+		}
+		ce.begun = ce.begun || n > 0
 		ce.off += n
 		ce.copy = ce.copy[n:]
 		if ce.off == len(p) {
@@ -371,7 +393,7 @@ func (ce *connEnd) close() {
 		}
 	}
 	if ce.writing && ce.stalled {
-		m.after(m.between(0, m.plan.writeDelay), ce.wrote)
+		m.after(m.between(0, m.plan.writeDelay), ce.written)
 	}
 	if e := ce.e; e != nil && e.cur == ce {
 		e.cur = nil
@@ -383,8 +405,8 @@ func (ce *connEnd) close() {
 
 // lost sees to what follows when the connection is gone.
 func (e *end) lost() {
-	if e == e.m.dialer.end {
-		e.m.dialer.redial()
+	if e == e.d.end {
+		e.d.redial()
 	} else {
 		e.m.server.detached(e)
 	}
@@ -405,15 +427,26 @@ func (e *end) checked(what string) {
 		return
 	}
 	s := e.s
-	if err := s.check(); err != nil {
+	if m.walk--; m.walk <= 0 {
+		m.walk = 1 + m.rng.IntN(max(m.plan.walk, 1))
+		if err := s.check(); err != nil {
+			m.failf("%s: after %s: %v", e.name, what, err)
+		}
+		m.server.checkBudget()
+	} else if err := s.checkBriefly(); err != nil {
 		m.failf("%s: after %s: %v", e.name, what, err)
 	}
+	// D4: nobody holds more than was promised to him, and one datagram.
 	r := &s.recv
-	if promised := r.credit - min(r.credit, r.taken.B); s.state != Ended && promised > max(r.reserved, InitialCredit, r.arrived.B-r.taken.B) {
+	if promised := r.credit - min(r.credit, r.taken.B); !e.overdrawn && s.state != Ended && promised > max(r.reserved, InitialCredit, r.arrived.B-r.taken.B) {
 		m.failf("%s: after %s: %d bytes are promised, %d reserved", e.name, what, promised, r.reserved)
 	}
-	if limit := max(r.window, r.reserved) + uint64(m.plan.maxPayload) + datagram.HeaderSize; r.waiting > limit && !m.flipped {
+	largest := uint64(m.plan.maxPayload) + datagram.HeaderSize
+	if limit := max(r.window, r.reserved) + largest; r.waiting > limit && !e.overdrawn && !e.d.tainted {
 		m.failf("%s: after %s: %d bytes wait, the window is %d", e.name, what, r.waiting, r.window)
+	}
+	if n := s.log.size(); n > s.cfg.SendBuffer+largest {
+		m.failf("%s: after %s: %d bytes are unconfirmed", e.name, what, n)
 	}
 	m.hitIf(windowGrown, r.window > s.cfg.MinWindow)
 	m.hitIf(logFull, !s.Room())
@@ -428,8 +461,8 @@ func (e *end) drain() {
 			e.app.expire(ev.Number)
 		case EventLive:
 			m.note("%s: live, epoch %d, resumed %v", e.name, e.s.epoch, ev.Resumed)
-			if e == m.dialer.end {
-				m.dialer.live()
+			if e == e.d.end {
+				e.d.live()
 			} else {
 				m.server.table.Confirm(e.s.id)
 			}
@@ -465,11 +498,11 @@ func (e *end) arm() {
 		return
 	}
 	e.armed = max(at, 1)
-	e.m.at(at, func() { e.tick(at) })
+	e.m.at(at, e.ticks)
 }
 
-func (e *end) tick(at time.Duration) {
-	if e.armed != max(at, 1) || e.gone || e.wait(func() { e.tick(at) }) {
+func (e *end) tick() {
+	if e.armed == 0 || e.m.now < e.armed-1 || e.gone || e.wait(e.ticks) {
 		return
 	}
 	e.armed = 0
@@ -482,6 +515,7 @@ func (e *end) tick(at time.Duration) {
 		return
 	}
 	m := e.m
+	delayed := e.s.recv.ackAt != 0 && e.s.recv.ackAt <= e.clock()
 	partial := e.s.partialAt != 0 && e.s.partialAt <= e.clock()
 	last, ping := e.s.alive()
 	late := e.clock()-(last+2*ping) > lateTimer
@@ -494,6 +528,7 @@ func (e *end) tick(at time.Duration) {
 	}
 	m.hitIf(lateTick, late)
 	m.hitIf(partialAck, partial)
+	m.hitIf(ackDelayed, delayed)
 	e.after("Tick")
 }
 
@@ -502,10 +537,9 @@ func (e *end) ended() {
 	if !e.over {
 		e.over = true
 		e.m.note("%s: ended: %v", e.name, e.s.err)
-		if e != e.m.dialer.end {
+		if e != e.d.end {
 			e.m.server.removed(e)
-		} else if isLost(e.s.err) {
-			e.m.dialer.gaveUp()
+		} else if e.d.ended() {
 			return
 		}
 	}
@@ -519,515 +553,4 @@ func (e *end) ended() {
 	if ce := e.cur; ce != nil {
 		ce.close()
 	}
-}
-
-// ---- the dialer
-
-type dialer struct {
-	*end
-	pending  bool
-	backoff  time.Duration
-	notUntil time.Duration
-	dials    int
-	lives    int
-	wasLive  bool // since the last dial
-	eras     []era
-	renewing bool // as soon as the last write has ended
-	lost     bool // the session is lost for good
-}
-
-// era is from which number on the dialer's stream from the peer is that of which listener's session.
-type era struct {
-	from uint64
-	l    *end
-}
-
-func (d *dialer) redial() {
-	if d.pending || d.s.state == Ended {
-		return
-	}
-	d.pending = true
-	wait := d.m.between(0, d.backoff)
-	d.backoff = min(max(2*d.backoff, 50*time.Millisecond), 2*time.Second)
-	d.m.at(max(d.m.now+wait, d.notUntil), d.dial)
-}
-
-// dial makes a connection, if there is none.
-func (d *dialer) dial() {
-	m := d.m
-	if d.wait(d.dial) {
-		return
-	}
-	switch {
-	case d.s.state == Ended || d.cur != nil:
-		d.pending = false
-		return
-	case d.writers > 0:
-		m.hit(dialWaited)
-		return // idle comes back
-	case !m.healed && m.now < m.plan.refuseUntil:
-		m.hit(dialRefused)
-		d.pending = false
-		d.redial()
-		return
-	}
-	d.pending = false
-	d.attach(m.newConn())
-}
-
-func (d *dialer) attach(c *conn) {
-	m, s := d.m, d.s
-	d.dials++
-	ce := m.newConnEnd(c, dialing, d.end)
-	m.server.accept(c)
-	d.cur = ce
-	m.hitIf(attachedAnew, d.wasLive)
-	if s.state == Detached && !d.wasLive && m.server.knows(s.id, s.epoch) {
-		m.hit(resumedLost)
-	}
-	d.wasLive = false
-	s.Dial(d.clock(), c.exporter, m.plan.token)
-	ce.epoch = s.epoch
-	m.note("dialer: conn %d, epoch %d, %v, base %v", c.n, s.epoch, s.state, s.log.base)
-	d.after("Dial")
-}
-
-// leave gives the connection up.
-func (d *dialer) leave() {
-	if d.cur != nil {
-		d.m.hit(leftByDialer)
-		d.cur.close()
-	}
-}
-
-func (d *dialer) live() {
-	d.wasLive = true
-	d.lives++
-	d.backoff = 0
-	if n := len(d.eras); n == 0 || d.eras[n-1].l.s.id != d.s.id {
-		d.eras = append(d.eras, era{d.s.recv.origin.N + d.s.cfg.Start.N, d.m.server.latest(d.s.id)})
-	}
-}
-
-// rejected sees to a REJECT.
-func (e *end) rejected(r *RejectError) {
-	m, d := e.m, e.m.dialer
-	e.checked("REJECT")
-	m.note("dialer: %v", r)
-	m.hitIf(restartSeen, r.Restarted)
-	if e.s.state != Ended {
-		m.hit(rejectedAgain)
-		d.notUntil = m.now + ms(r.Delay) + m.between(0, ms(r.Spread))
-		e.cur.close()
-		return
-	}
-	m.hitIf(lostWithCount, r.Flags&FlagReceivedKnown != 0)
-	e.after("REJECT")
-}
-
-// gaveUp sees to a session that is lost: what is unconfirmed goes on in a new one, when nobody writes it any more.
-func (d *dialer) gaveUp() {
-	d.m.hit(sessionLost)
-	d.unconfirmed()
-	if ce := d.cur; ce != nil {
-		d.cur = nil
-		ce.close()
-	}
-	if d.writers == 0 {
-		d.renew()
-		return
-	}
-	d.renewing = true
-	d.idle = func() {
-		d.idle, d.renewing = d.idleFunc, false
-		d.renew()
-	}
-}
-
-// isLost reports whether err is the loss of a session, after which a dialer goes on with another.
-func isLost(err error) bool {
-	var r *RejectError
-	var l *LostError
-	return errors.As(err, &r) && r.Reason.Lost() || errors.As(err, &l)
-}
-
-// unconfirmed checks the list that a user gets of a lost session.
-func (d *dialer) unconfirmed() {
-	a := d.app
-	d.drain()
-	i := min(int(d.s.Acked()-d.s.cfg.Start.N), len(a.sent))
-	for dg := range d.s.Unconfirmed {
-		for i < len(a.sent) && a.sent[i].expired {
-			i++
-		}
-		if i >= len(a.sent) || !bytes.Equal(dg.Payload, a.sent[i].payload) {
-			d.m.failf("the list of what is unconfirmed is wrong at %d", i)
-		}
-		i++
-	}
-	for i < len(a.sent) && a.sent[i].expired {
-		i++
-	}
-	if i != len(a.sent) {
-		d.m.failf("the list of what is unconfirmed ends at %d of %d", i, len(a.sent))
-	}
-}
-
-// renew goes on with a new session, if it can.
-func (d *dialer) renew() {
-	m := d.m
-	ok, err := d.s.Renew(m.secret)
-	if err != nil {
-		m.failf("Renew: %v", err)
-	}
-	d.checked("Renew")
-	if !ok {
-		m.hit(cannotRenew)
-		d.lost = true
-		return
-	}
-	m.hit(renewed)
-	for i := range d.s.log.origin.N {
-		// It was acknowledged: only a process that was killed takes it with it, or the application can still have it.
-		if msg := &d.app.sent[i]; !msg.delivered && !msg.expired {
-			msg.buried = m.server.buried(i)
-		}
-	}
-	m.void = m.void || m.plan.start.N > 1<<63
-	m.note("dialer: renewed, %d redelivered, origin %v %v", d.s.redelivered, d.s.log.origin, d.s.recv.origin)
-	d.over, d.lingers = false, false
-	d.redial()
-	d.app.wake()
-}
-
-func (d *dialer) idleFunc() {
-	if d.pending && d.cur == nil {
-		d.m.after(0, d.dial)
-	}
-}
-
-// ---- the listener
-
-type server struct {
-	m        *sim
-	table    *Table[*end]
-	instance [16]byte
-	ends     []*end // all that there ever were
-	frozen   time.Duration
-	skew     time.Duration
-	draining bool
-
-	seen []greeted // greetings that were taken, for who replays them
-}
-
-type greeted struct {
-	frame, exporter []byte
-	id              [16]byte
-}
-
-func (m *sim) newServer() *server {
-	v := &server{m: m}
-	v.restart()
-	return v
-}
-
-// restart begins with a new process. The old one's sessions are gone.
-func (v *server) restart() {
-	for _, e := range v.ends {
-		if !e.gone {
-			e.gone = true
-			e.forget()
-		}
-	}
-	v.table = NewTable[*end](TableConfig{
-		MaxSessions: 4, MaxDetached: 4, MaxTombstones: 3, Expiry: v.m.plan.expiry, UnconfirmedExpiry: v.m.plan.expiry / 2,
-	})
-	v.m.secret.Read(v.instance[:])
-}
-
-func (v *server) clock() time.Duration { return v.m.now + v.skew }
-
-// knows reports whether the session has taken the connection with that epoch.
-func (v *server) knows(id [16]byte, epoch uint64) bool {
-	e, ok := v.table.Get(id)
-	return ok && e.s.epoch == epoch && e.s.Confirmed()
-}
-
-func (v *server) latest(id [16]byte) *end {
-	for i := len(v.ends) - 1; i >= 0; i-- {
-		if v.ends[i].s.id == id {
-			return v.ends[i]
-		}
-	}
-	v.m.failf("the dialer goes on with a session that no listener has")
-	return nil
-}
-
-// buried reports whether a datagram of the dialer's was in the memory of a process that was killed.
-func (v *server) buried(i uint64) bool {
-	for _, e := range v.ends {
-		if r := &e.s.recv; e.gone && !e.s.cfg.Consumed && i-e.app.base < r.arrived.N-e.s.cfg.Start.N && i >= e.app.base {
-			return true
-		}
-	}
-	return false
-}
-
-func (v *server) accept(c *conn) *connEnd { return v.m.newConnEnd(c, listening, nil) }
-
-// due removes what has to go.
-func (v *server) due() {
-	for {
-		id, e, why, ok := v.table.Due(v.clock())
-		if !ok {
-			return
-		}
-		if e.cur != nil {
-			v.m.failf("a session with a connection has expired")
-		}
-		v.m.hit(expired)
-		v.m.note("%s: %v", e.name, why)
-		e.s.Drop(why)
-		if e.s.err == nil {
-			why = ReasonClosed
-		}
-		v.table.Remove(id, why, e.s.ArrivedOnWire(), v.clock())
-		e.over = true
-		e.after("Drop")
-	}
-}
-
-// first decides on a connection by its first frame.
-func (v *server) first(ce *connEnd, run datagram.Run) {
-	m := v.m
-	if m.now < v.frozen {
-		ce.held = true
-		m.at(v.frozen, func() {
-			ce.held = false
-			v.first(ce, run)
-			ce.readable()
-		})
-		return
-	}
-	if ce.closed {
-		return
-	}
-	v.due()
-	if run.Version != datagram.ControlVersion {
-		v.refuse(ce)
-		return
-	}
-	switch KindOf(run.Raw) {
-	case KindHello:
-		h, err := ParseHello(run.Raw)
-		if err != nil {
-			v.refuse(ce)
-			return
-		}
-		v.hello(ce, &h, run.Raw)
-	case KindResume:
-		r, err := ParseResume(run.Raw)
-		if err != nil {
-			v.refuse(ce)
-			return
-		}
-		v.resume(ce, &r, run.Raw)
-	default:
-		v.refuse(ce)
-	}
-}
-
-// refuse ends a connection whose first frame is none of a dialer's. Only a changed byte makes one.
-func (v *server) refuse(ce *connEnd) {
-	if !v.m.flipped {
-		v.m.failf("a bad first frame")
-	}
-	ce.close()
-}
-
-func (v *server) hello(ce *connEnd, h *Hello, frame []byte) {
-	m := v.m
-	if e, ok := v.table.Get(h.ID); ok {
-		if err := e.s.Again(h); err != nil {
-			v.reject(ce, err)
-			return
-		}
-		m.hit(helloAgain)
-		m.hitIf(helloAfterData, e.s.recv.arrived != m.plan.start)
-		e.s.Fence(h.Epoch, h.Link)
-		e.checked("Fence")
-		v.takeOver(ce, e, h.Epoch, frame, func() error {
-			e.s.Welcome(e.clock(), frame, ce.c.exporter)
-			return nil
-		})
-		return
-	}
-	if v.tombstone(ce, h.ID) {
-		return
-	}
-	if v.draining {
-		v.reject(ce, &RejectError{Reject: Reject{Reason: ReasonDraining, Delay: 20, Spread: 100}})
-		return
-	}
-	s, err := NewListener(m.config(Listener), m.secret, h, v.instance)
-	if err != nil {
-		v.refuse(ce)
-		return
-	}
-	e := &end{m: m, name: "listener " + string(rune('a'+len(v.ends)%26)), s: s, skew: v.skew, frozen: v.frozen}
-	e.app = m.newApp(e)
-	if d := m.dialer; d.s.id == h.ID {
-		e.app.base = d.s.log.origin.N
-		e.app.next = int(e.app.base)
-	}
-	if reason := v.table.Add(h.ID, e); reason != 0 {
-		v.reject(ce, &RejectError{Reject: Reject{Reason: reason}})
-		return
-	}
-	v.ends = append(v.ends, e)
-	m.note("%s: HELLO, epoch %d, redelivered %d", e.name, h.Epoch, h.Redelivered)
-	ce.e, ce.epoch, e.cur = e, h.Epoch, ce
-	v.saw(frame, ce, h.ID)
-	s.Welcome(e.clock(), frame, ce.c.exporter)
-	e.after("Welcome")
-}
-
-func (v *server) saw(frame []byte, ce *connEnd, id [16]byte) {
-	v.seen = append(v.seen, greeted{bytes.Clone(frame), ce.c.exporter, id})
-}
-
-func (v *server) resume(ce *connEnd, r *Resume, frame []byte) {
-	m := v.m
-	e, ok := v.table.Get(r.ID)
-	if !ok {
-		if !v.tombstone(ce, r.ID) {
-			v.reject(ce, &RejectError{Reject: Reject{Reason: ReasonUnknown}})
-		}
-		return
-	}
-	err := e.s.Verify(frame, ce.c.exporter)
-	if err == nil {
-		err = e.s.Check(r)
-	}
-	if err != nil {
-		v.reject(ce, err)
-		return
-	}
-	m.hitIf(resumeConfirms, !e.s.Confirmed())
-	e.s.Fence(r.Epoch, [32]byte{})
-	e.checked("Fence")
-	raw := bytes.Clone(frame)
-	v.takeOver(ce, e, r.Epoch, frame, func() error {
-		r, err := ParseResume(raw)
-		if err != nil {
-			m.failf("a RESUME that was parsed before: %v", err)
-		}
-		return e.s.Resume(e.clock(), &r, raw, ce.c.exporter)
-	})
-}
-
-// takeOver closes the connection that a session has, waits until its writer has ended, and attaches the new one.
-func (v *server) takeOver(ce *connEnd, e *end, epoch uint64, frame []byte, attach func() error) {
-	m := v.m
-	m.note("%s: taken over by conn %d, epoch %d", e.name, ce.c.n, epoch)
-	v.saw(frame, ce, e.s.id)
-	v.table.Attach(e.s.id)
-	if old := e.cur; old != nil {
-		m.hit(takenOverLive)
-		m.hitIf(takenOverInRead, old.yielded || len(old.in.inbox) > 0)
-		e.cur = nil
-		old.close()
-	}
-	if e.coming != nil {
-		m.hit(takenOverTwice)
-		e.coming.held = false
-		e.coming.close()
-	}
-	ce.held = true
-	ce.epoch = epoch
-	e.coming = ce
-	e.idle = func() {
-		e.idle, e.coming = nil, nil
-		if e.gone || ce.closed || e.s.epoch != epoch || e.s.state == Ended {
-			if !ce.closed {
-				ce.close()
-			}
-			if e.cur == nil {
-				v.detached(e)
-			}
-			return
-		}
-		ce.e, e.cur, ce.held = e, ce, false
-		if err := attach(); err != nil {
-			ce.e, e.cur = nil, nil
-			v.reject(ce, err)
-			e.after("Resume")
-			return
-		}
-		e.after("attach")
-		m.at(m.now, ce.readable)
-	}
-	if e.writers == 0 {
-		e.idle()
-		return
-	}
-	m.hit(takenOverInWrite)
-}
-
-// reject writes a REJECT and closes the connection.
-func (v *server) reject(ce *connEnd, err error) {
-	var r *RejectError
-	if !errors.As(err, &r) {
-		v.m.failf("a refusal that is none: %v", err)
-	}
-	v.m.note("listener: conn %d: REJECT: %v", ce.c.n, r.Reason)
-	r.Instance = v.instance
-	ce.out.write(r.Append(nil))
-	ce.closed = true
-	ce.out.close()
-}
-
-// tombstone answers for a session that is no more.
-func (v *server) tombstone(ce *connEnd, id [16]byte) bool {
-	why, arrived, ok := v.table.Tombstone(id)
-	if !ok {
-		return false
-	}
-	v.m.hit(tombstoneAsked)
-	v.m.hitIf(tombstoneClosed, why == ReasonClosed)
-	v.reject(ce, &RejectError{Reject: Reject{Reason: why, Flags: FlagReceivedKnown, Received: arrived}})
-	return true
-}
-
-// detached tells the table that a session has no connection, and sees to it that it expires.
-func (v *server) detached(e *end) {
-	if e.gone || e.s.state == Ended {
-		return
-	}
-	v.table.Detach(e.s.id, v.clock())
-	v.due()
-	v.arm()
-}
-
-func (v *server) arm() {
-	if at, ok := v.table.Deadline(); ok {
-		v.m.at(max(at-v.skew, v.m.now), func() {
-			if t, ok := v.table.Deadline(); ok && t <= v.clock() {
-				v.due()
-				v.arm()
-			}
-		})
-	}
-}
-
-// removed leaves a tombstone of a session that has ended.
-func (v *server) removed(e *end) {
-	if got, ok := v.table.Get(e.s.id); !ok || got != e {
-		return
-	}
-	why := ReasonClosed
-	if e.s.err != nil {
-		why = ReasonMismatch
-	}
-	v.table.Remove(e.s.id, why, e.s.ArrivedOnWire(), v.clock())
 }

@@ -1,7 +1,6 @@
 package session
 
 import (
-	pq "container/heap"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -11,11 +10,15 @@ import (
 	"github.com/towline-mq/towline/datagram"
 )
 
-// The simulator: one dialer, one listener with all its sessions, any number of connections, in one goroutine, in virtual
-// time, from one seed. Nothing else decides what happens, so that a seed is an exact replay.
+// The simulator guards D1 to D4 of docs/delivery.md: one to four dialers, one listener with all its sessions, any number
+// of connections, in one goroutine, in virtual time, from one seed. Nothing else decides what happens, so that a seed is
+// an exact replay. Two phases: faults happen, then they stop and D2 must come true. After each event the machines'
+// invariants are checked, and what an application takes is compared with what the other one sent. A failure names its
+// seed, is shrunk (sim_shrink_test.go), and is printed as a story: the last lines are what led to it.
 //
-// sim_net_test.go has time and the connections, sim_driver_test.go what a driver does with a Session, sim_app_test.go the
-// applications and what they must see, sim_fault_test.go the faults, sim_test.go the tests.
+// sim_net_test.go has time and the connections, sim_driver_test.go what a driver does with a Session, sim_dialer_test.go
+// and sim_server_test.go the two drivers, sim_app_test.go the applications and what they must see, sim_fault_test.go the
+// faults, sim_test.go the tests.
 
 // sim is a whole simulation.
 type sim struct {
@@ -27,17 +30,24 @@ type sim struct {
 	seq    uint64
 	steps  int
 	plan   plan
-	mem    heap
+	less   lessening // what is left out
+	mem    *segments
+	noise  []byte // what payloads are slices of
+	buffer []byte // for the payload that is handed over
 
-	server *server
-	dialer *dialer
-	conns  []*conn
-	cuts   []breach // of the connections, if they are not drawn
+	server  *server
+	dialers []*dialer
+	copies  []*dialer // of their sessions, in other hands
+	conns   []*conn
+	cuts    []breach // of the connections, if they are not drawn
 
-	healed  bool
-	flipped bool // a byte was changed on the way: what arrives need not be right any more
-	void    bool // a session that began near the largest counts was renewed: they do not last for another
-	faults  int
+	calm    time.Duration // when the last fault has ended; 0: not yet
+	healed  bool          // no fault begins any more
+	void    bool          // a session that began near the largest counts was renewed: they do not last for another
+	ordinal int           // of the next fault
+	faults  int           // those that met something
+	walk    int           // events until the next check of all that is in memory
+	slowest time.Duration // delivery after the faults
 	hits    [numSituations]int
 
 	tracing bool
@@ -76,27 +86,52 @@ type event struct {
 	f   func()
 }
 
+func (e *event) before(o *event) bool { return e.at < o.at || e.at == o.at && e.seq < o.seq }
+
 // events is a heap ordered by time and then by the order of creation.
 type events []event
 
-func (h events) Len() int { return len(h) }
-func (h events) Less(i, j int) bool {
-	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].seq < h[j].seq
+func (h *events) push(e event) {
+	*h = append(*h, e)
+	q := *h
+	i := len(q) - 1
+	for i > 0 {
+		up := (i - 1) / 2
+		if !e.before(&q[up]) {
+			break
+		}
+		q[i] = q[up]
+		i = up
+	}
+	q[i] = e
 }
-func (h events) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *events) Push(x any)   { *h = append(*h, x.(event)) }
-func (h *events) Pop() any {
-	old := *h
-	e := old[len(old)-1]
-	old[len(old)-1] = event{}
-	*h = old[:len(old)-1]
-	return e
+
+func (h *events) pop() event {
+	q := *h
+	top, last := q[0], q[len(q)-1]
+	n := len(q) - 1
+	q[n] = event{}
+	q = q[:n]
+	*h = q
+	for i := 0; n > 0; {
+		k := 2*i + 1
+		if k+1 < n && q[k+1].before(&q[k]) {
+			k++
+		}
+		if k >= n || !q[k].before(&last) {
+			q[i] = last
+			break
+		}
+		q[i] = q[k]
+		i = k
+	}
+	return top
 }
 
 // at calls f at a time, which may be now, but never before what is under way has returned.
 func (m *sim) at(t time.Duration, f func()) {
 	m.seq++
-	pq.Push(&m.events, event{max(t, m.now), m.seq, f})
+	m.events.push(event{max(t, m.now), m.seq, f})
 }
 
 func (m *sim) after(d time.Duration, f func()) { m.at(m.now+d, f) }
@@ -104,7 +139,7 @@ func (m *sim) after(d time.Duration, f func()) { m.at(m.now+d, f) }
 // run goes on until stop says so, there is nothing more to happen, or the time is over.
 func (m *sim) run(until time.Duration, stop func() bool) {
 	for len(m.events) > 0 && m.events[0].at <= until && !stop() {
-		e := pq.Pop(&m.events).(event)
+		e := m.events.pop()
 		m.now = e.at
 		if m.steps++; m.steps > maxSteps {
 			m.failf("no end after %d events", m.steps)
@@ -141,6 +176,7 @@ const (
 type conn struct {
 	m        *sim
 	n        int
+	d        *dialer // who has dialled it
 	exporter []byte
 	lanes    [2]*lane // by who writes
 	ends     [2]*connEnd
@@ -151,6 +187,8 @@ type conn struct {
 type lane struct {
 	c     *conn
 	from  int
+	come  func() // arrive
+	end   func() // finish
 	q     []byte // on the way
 	parts []part // of q
 	inbox []byte // arrived, and not read
@@ -158,6 +196,7 @@ type lane struct {
 	latency, perByte time.Duration
 	capacity         int // bytes that may be on the way and in the inbox: then the writer waits
 	readSize         int // how many bytes a read gives at most
+	smallReads       int // for so many bytes more; then reads are large
 
 	last      time.Duration // when the last part arrives
 	frozen    time.Duration // nothing arrives before
@@ -178,10 +217,11 @@ type part struct {
 	at time.Duration
 }
 
-func (m *sim) newConn() *conn {
-	c := &conn{m: m, n: len(m.conns)}
+func (m *sim) newConn(d *dialer) *conn {
+	c := &conn{m: m, n: len(m.conns), d: d}
 	for i := range c.lanes {
 		l := &lane{c: c, from: i, cutAt: -1, finAt: -1, flipAt: -1, holdAt: -1, capacity: 256 << 10, readSize: 64 << 10}
+		l.come, l.end = l.arrive, l.finish
 		l.latency = m.between(0, m.plan.latency)
 		if !m.healed && m.plan.total > 0 {
 			if m.odds(4) {
@@ -189,6 +229,7 @@ func (m *sim) newConn() *conn {
 			}
 			l.capacity = pick(m, 600, 4<<10, 64<<10, 1<<20)
 			l.readSize = pick(m, 1, 7, 100, 1500, 64<<10, 64<<10)
+			l.smallReads = 3000 * l.readSize / (1 + l.readSize/10)
 			if m.odds(5) {
 				l.perByte = pick(m, time.Microsecond, 20*time.Microsecond, 200*time.Microsecond)
 				l.capacity = min(l.capacity, 64<<10)
@@ -241,7 +282,7 @@ func (l *lane) write(p []byte) int {
 		l.last = max(l.last, m.now+l.latency) + time.Duration(k)*l.perByte
 		l.parts = append(l.parts, part{k, l.last})
 		p = p[k:]
-		m.at(l.last, l.arrive)
+		m.at(l.last, l.come)
 	}
 	return n
 }
@@ -253,7 +294,8 @@ func (l *lane) arrive() {
 	case l.c.dead || l.hole || l.ended:
 		return
 	case m.now < l.frozen:
-		m.at(l.frozen, l.arrive)
+		m.hitIf(clogged, len(l.q) > 0)
+		m.at(l.frozen, l.come)
 		return
 	}
 	n := 0
@@ -275,8 +317,8 @@ func (l *lane) arrive() {
 		l.frozen, l.holdAt = m.now+time.Second, -1
 		l.parts = append([]part{{rest, l.frozen}}, l.parts...)
 		l.last = max(l.last, l.frozen)
-		m.at(l.frozen, l.arrive)
-		m.after(time.Millisecond, m.dialer.leave)
+		m.at(l.frozen, l.come)
+		m.after(time.Millisecond, func() { l.c.d.leave() })
 	}
 	if n > 0 {
 		p := l.q[:n:n]
@@ -284,7 +326,7 @@ func (l *lane) arrive() {
 		if at := l.flipAt - l.delivered; l.flipAt >= 0 && at >= 0 && at < n {
 			m.note("conn %d: byte %d from %d is changed", l.c.n, l.flipAt, l.from)
 			p[at] ^= 1 << m.rng.IntN(8)
-			m.flipped = true
+			l.c.d.tainted = true
 			m.hit(byteFlipped)
 		}
 		l.delivered += n
@@ -333,7 +375,7 @@ func (l *lane) where() {
 // close ends the lane behind what was written.
 func (l *lane) close() {
 	l.closed = true
-	l.c.m.at(max(l.last, l.c.m.now+l.latency), l.finish)
+	l.c.m.at(max(l.last, l.c.m.now+l.latency), l.end)
 }
 
 // finish tells the reader of the end of the stream.
@@ -341,7 +383,7 @@ func (l *lane) finish() {
 	switch m := l.c.m; {
 	case !l.closed || l.ended || l.c.dead || l.hole || len(l.q) > 0:
 	case m.now < l.frozen:
-		m.at(l.frozen, l.finish)
+		m.at(l.frozen, l.end)
 	default:
 		l.ended = true
 		l.c.ends[1-l.from].readable()
@@ -351,6 +393,9 @@ func (l *lane) finish() {
 // Read gives what has arrived to a datagram.Reader.
 func (l *lane) Read(p []byte) (int, error) {
 	n := copy(p[:min(len(p), l.readSize)], l.inbox)
+	if l.smallReads -= n; l.smallReads < 0 {
+		l.readSize = 64 << 10
+	}
 	l.inbox = l.inbox[n:]
 	if n == 0 {
 		return 0, io.EOF

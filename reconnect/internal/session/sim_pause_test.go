@@ -31,8 +31,10 @@ func undisturbed(t *testing.T, disturb func(*sim)) {
 			}
 			m.after(m.between(0, 5*time.Second), again)
 			m.play()
-			if m.dialer.dials != 1 {
-				m.failf("%d dials, and no reason for one", m.dialer.dials-1)
+			for _, d := range m.dialers {
+				if d.dials != 1 {
+					m.failf("%s: %d dials, and no reason for one", d.name, d.dials-1)
+				}
 			}
 		}
 		if text := try(quiet(seed, false), play); text != "" {

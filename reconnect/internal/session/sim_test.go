@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -92,6 +95,32 @@ const (
 	hugeDatagram
 	exhausted
 	byteFlipped
+	dialHung
+	dialLate
+	lateHello
+	lateResume
+	processPaused
+	clogged
+	shortWriteFailed
+	largestDatagram
+	ackDelayed
+	passed32
+	sessionsCompete
+	budgetRefused
+	budgetReturned
+	budgetFloors
+	threeSessions
+	listenerBusy
+	evicted
+	otherPrincipal
+	tokenRefused
+	copyRefused
+	copyTaken
+	takenFromOriginal
+	abortedDialer
+	abortedListener
+	shutDown
+	shutdownTold
 	numSituations
 )
 
@@ -114,32 +143,102 @@ var situations = [numSituations]string{
 	"cannot be renewed", "delivered again, and marked", "HELLO repeated by an attacker", "RESUME repeated by an attacker",
 	"the dialer's side restored", "the listener's side restored", "restored with a log", "consumed in part",
 	"an empty datagram", "a datagram longer than the window", "the counts are used up", "a byte is changed",
+	"a dial hangs", "a dial that hung works, late", "a HELLO comes after a later one", "a RESUME comes after a later one",
+	"a process stops for a while", "a connection is clogged for a while", "a write fails in its middle",
+	"a datagram of the largest size", "an acknowledgement waits for its time", "the counts pass 2^32",
+	"sessions share the budget", "the budget refuses a wider window", "a session gives some of the budget back",
+	"the floors are more than the budget", "three sessions at once", "the listener is busy", "a session is evicted",
+	"another principal is refused", "a token is refused", "a copy of a session is refused",
+	"a copy of a session takes it over", "the original is told that it was taken over", "the dialer aborts",
+	"the listener aborts", "the listener shuts down", "the dialer is told of the shutdown",
 }
+
+// newRand is a source of its own.
+func newRand(seed, stream uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, stream)) }
+
+// segments is the Memory of a simulation.
+type segments struct {
+	out  int // which are not given back
+	free [2][][]byte
+}
+
+func (h *segments) list(size int) *[][]byte {
+	if size == SmallSegment {
+		return &h.free[0]
+	}
+	return &h.free[1]
+}
+
+// Get gives a segment.
+func (h *segments) Get(size int) []byte {
+	h.out++
+	free := h.list(size)
+	n := len(*free)
+	if n == 0 {
+		return make([]byte, size)
+	}
+	b := (*free)[n-1]
+	*free = (*free)[:n-1]
+	return b
+}
+
+// Put takes one back, and spoils it, for whoever still reads it.
+func (h *segments) Put(b []byte) {
+	h.out--
+	b[0] = 0xdd
+	for n := 1; n < len(b); n *= 2 {
+		copy(b[n:], b[:n])
+	}
+	*h.list(len(b)) = append(*h.list(len(b)), b)
+}
+
+// noise is what payloads are made of.
+var noise = sync.OnceValue(func() []byte {
+	b := make([]byte, 1<<20)
+	rand.NewChaCha8([32]byte{7}).Read(b)
+	return b
+})
 
 // newSim makes everything, and lets nothing happen yet.
 func newSim(seed uint64, tracing bool) *sim {
+	return newSimIn(new(segments), seed, lessening{}, tracing)
+}
+
+// newSimIn is newSim with a Memory that others had before, and less to happen.
+func newSimIn(mem *segments, seed uint64, less lessening, tracing bool) *sim {
 	var key [32]byte
 	for i := range 8 {
 		key[i] = byte(seed >> (8 * i))
 	}
-	m := &sim{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), secret: rand.NewChaCha8(key), tracing: tracing}
+	m := &sim{
+		seed: seed, rng: newRand(seed, 1), secret: rand.NewChaCha8(key), tracing: tracing, mem: mem, less: less,
+		noise: noise(),
+	}
 	m.draw()
+	less.apply(&m.plan)
+	m.buffer = make([]byte, 0, m.plan.maxPayload)
 	return m
 }
 
-// open makes the two sides.
+// open makes the listener and the dialers.
 func (m *sim) open() {
 	m.server = m.newServer()
-	s, err := NewDialer(m.config(Dialer), m.secret)
-	if err != nil {
-		m.failf("NewDialer: %v", err)
+	for i := range max(m.plan.dialers, 1) {
+		d := m.newDialer("dialer    ")
+		if i > 0 {
+			d.name = fmt.Sprintf("dialer %d  ", i)
+		}
+		var err error
+		if d.s, err = NewDialer(m.config(Dialer), m.secret); err != nil {
+			m.failf("NewDialer: %v", err)
+		}
+		d.app = m.newApp(d.end)
+		m.dialers = append(m.dialers, d)
 	}
-	e := &end{m: m, name: "dialer    ", s: s}
-	m.dialer = &dialer{end: e}
-	e.idle = m.dialer.idleFunc
-	e.app = m.newApp(e)
-	m.dialer.redial()
-	e.app.wake()
+	for _, d := range m.dialers {
+		d.redial()
+		d.app.wake()
+	}
 }
 
 // finished reports whether all is over.
@@ -147,11 +246,18 @@ func (m *sim) finished() bool {
 	if m.void {
 		return true
 	}
-	if d := m.dialer; d.s.state != Ended || d.renewing || d.cur != nil || d.s.Readable() {
-		return false
+	for _, d := range m.dialers {
+		if d.s.state != Ended || d.renewing || d.cur != nil || d.writers > 0 || d.s.Readable() {
+			return false
+		}
 	}
 	for _, e := range m.server.ends {
-		if !e.gone && (e.s.state != Ended || e.cur != nil || e.s.Readable()) {
+		if !e.gone && (e.s.state != Ended || e.cur != nil || e.writers > 0 || e.s.Readable()) {
+			return false
+		}
+	}
+	for _, d := range m.copies {
+		if d.s.state != Ended || d.cur != nil || d.writers > 0 {
 			return false
 		}
 	}
@@ -165,43 +271,76 @@ func (m *sim) play() {
 	m.run(m.plan.faults, func() bool { return m.void })
 	m.now = max(m.now, m.plan.faults)
 	m.heal()
-	// A dead connection is found in 10 s, a process that was stopped goes on within 30 s, a session that nobody asks for
-	// expires.
-	m.run(m.now+120*time.Second+2*m.plan.expiry, m.finished)
+	m.endCopies()
+	// Each datagram has its limit by D2. What is left to send may take a round trip each, and then a session that nobody
+	// asks for expires.
+	m.run(m.calm+time.Hour+2*m.plan.expiry, m.finished)
 	m.verdict()
 }
 
 // verdict checks what must be true in the end.
 func (m *sim) verdict() {
-	d := m.dialer
 	if !m.finished() {
-		text := fmt.Sprintf("not finished after all faults have ended: dialer %v, err %v", d.s.state, d.s.err)
+		text := "not finished long after all faults have ended"
+		for _, d := range append(slices.Clone(m.dialers), m.copies...) {
+			text += fmt.Sprintf("; %s %v, err %v", d.name, d.s.state, d.s.err)
+		}
 		for _, e := range m.server.ends {
 			text += fmt.Sprintf("; %s %v, gone %v, err %v", e.name, e.s.state, e.gone, e.s.err)
 		}
 		m.failf("%s", text)
 	}
-	defer func() {
-		d.forget()
-		for _, e := range m.server.ends {
-			e.forget()
+	orderly := !m.void
+	for _, d := range m.dialers {
+		if !d.tainted && !m.void {
+			m.judge(d)
 		}
-		if m.mem.out != 0 {
-			m.failf("%d segments are not given back", m.mem.out)
-		}
-	}()
-	if m.flipped || m.void {
-		return
+		last := m.server.last(d)
+		orderly = orderly && last != nil && !d.tainted && !d.aborted && !d.lost && !d.s.stopped && !last.s.stopped &&
+			last.s.err == nil && d.s.err == nil
 	}
+	m.server.checkBudget()
+	if orderly && len(m.server.ends) == len(m.dialers) && len(m.copies) == 0 && m.mem.out != 0 {
+		text := ""
+		for _, e := range m.server.ends {
+			text += fmt.Sprintf("; %s holds %d, %s %d", e.name, len(e.s.log.segs), e.d.name, len(e.d.s.log.segs))
+		}
+		m.failf("%d segments are held by sessions that have ended in good order%s", m.mem.out, text)
+	}
+	for _, d := range append(slices.Clone(m.dialers), m.copies...) {
+		d.forget()
+	}
+	for _, e := range m.server.ends {
+		e.forget()
+	}
+	if m.mem.out != 0 {
+		m.failf("%d segments are not given back", m.mem.out)
+	}
+}
+
+// judge checks the end of one dialer's sessions.
+func (m *sim) judge(d *dialer) {
 	if d.lost {
 		if !isLost(d.s.err) {
-			m.failf("dialer: lost by %v", d.s.err)
+			m.failf("%s: lost by %v", d.name, d.s.err)
+		}
+		return
+	}
+	if d.aborted {
+		m.abortedEnd(d.end)
+		for _, e := range m.server.ends {
+			if e.d == d && !e.gone {
+				m.abortedEnd(e)
+			}
 		}
 		return
 	}
 	last := m.server.latest(d.s.id)
 	stopped := false
 	for _, e := range m.server.ends {
+		if e.d != d {
+			continue
+		}
 		if e != last && !e.gone && e.s.err != nil && !isLost(e.s.err) {
 			m.failf("%s: ended with %v", e.name, e.s.err)
 		}
@@ -215,8 +354,17 @@ func (m *sim) verdict() {
 	if !d.s.recv.stopped {
 		m.all(last.app)
 	}
-	if !d.s.stopped && !last.s.stopped && len(m.server.ends) == 1 && last.s.err == nil && m.mem.out != 0 {
-		m.failf("%d segments are held by sessions that have ended in good order", m.mem.out)
+}
+
+// abortedEnd checks the end of a Session that one of the applications has given up, or whose token was refused.
+func (m *sim) abortedEnd(e *end) {
+	var c *ClosedError
+	var r *RejectError
+	switch err := e.s.err; {
+	case err == nil, isLost(err), errors.Is(err, ErrAborted), errors.As(err, &c):
+	case errors.As(err, &r) && (r.Reason == ReasonClosed || r.Reason == ReasonUnauthorised):
+	default:
+		m.failf("%s: aborted, and ended with %v", e.name, err)
 	}
 }
 
@@ -243,15 +391,17 @@ func (m *sim) all(a *app) {
 		m.failf("%s: %d were not sent", a.e.name, a.left)
 	}
 	for i := range a.sent {
-		if !a.sent[i].delivered && !a.sent[i].expired && !a.sent[i].buried && !m.buried(a, i) {
+		if !a.sent[i].delivered && !a.sent[i].expired && !m.buried(a, i) {
 			m.failf("%s: datagram %d of %d was not delivered", a.e.name, i, len(a.sent))
 		}
 	}
 }
 
-// buried reports whether a datagram was acknowledged by a process that was killed then, and the dialer was done.
+// buried reports whether a datagram was acknowledged by a process that was killed then: in a session that was lost by
+// that, or in the last one.
 func (m *sim) buried(a *app, i int) bool {
-	return a == m.dialer.app && m.server.latest(m.dialer.s.id).gone && m.server.buried(uint64(i))
+	d := a.e.d
+	return a == d.app && (a.sent[i].acked || m.server.latest(d.s.id).gone) && m.server.buried(d, uint64(i))
 }
 
 // try runs one seed, and returns what was wrong.
@@ -293,35 +443,117 @@ func seedRange(t *testing.T, n uint64) (first, count uint64) {
 	return seeds.Range(t, n)
 }
 
-// TestSim runs the simulation with many seeds. SEEDS=n runs n of them, SEED=n only that one; FROM=n begins there.
+// figures are what is counted in many runs.
+type figures struct {
+	seeds, faults, conns, steps, messages int
+	slowest                               time.Duration
+	slowestSeed                           uint64
+	hits                                  [numSituations]int
+}
+
+func (f *figures) add(m *sim) {
+	f.seeds++
+	f.faults += m.faults
+	f.steps += m.steps
+	f.conns += len(m.conns)
+	for _, d := range m.dialers {
+		f.messages += len(d.app.sent)
+	}
+	for _, e := range m.server.ends {
+		f.messages += len(e.app.sent)
+	}
+	if m.slowest > f.slowest {
+		f.slowest, f.slowestSeed = m.slowest, m.seed
+	}
+	for i, n := range m.hits {
+		f.hits[i] += n
+	}
+}
+
+func (f *figures) merge(g *figures) {
+	f.seeds += g.seeds
+	f.faults += g.faults
+	f.steps += g.steps
+	f.conns += g.conns
+	f.messages += g.messages
+	if g.slowest > f.slowest {
+		f.slowest, f.slowestSeed = g.slowest, g.slowestSeed
+	}
+	for i, n := range g.hits {
+		f.hits[i] += n
+	}
+}
+
+// failed is a seed that failed.
+type failed struct {
+	seed uint64
+	text string
+}
+
+// runSeeds runs seeds on all processors, each by itself in one goroutine. It stops at the first that fails, and returns
+// the lowest of those: seeds begin in their order, so that all below it were right.
+func runSeeds(first, count uint64, add func(*sim)) (f figures, bad *failed) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	next := first
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			var mine figures
+			mem := new(segments)
+			for {
+				mu.Lock()
+				seed := next
+				stop := bad != nil || seed-first >= count
+				next++
+				mu.Unlock()
+				if stop {
+					break
+				}
+				m := newSimIn(mem, seed, lessening{}, false)
+				text := try(m, (*sim).play)
+				if text != "" {
+					mu.Lock()
+					if bad == nil || seed < bad.seed {
+						bad = &failed{seed, text}
+					}
+					mu.Unlock()
+					break
+				}
+				mine.add(m)
+				if add != nil {
+					mu.Lock()
+					add(m)
+					mu.Unlock()
+				}
+			}
+			mu.Lock()
+			f.merge(&mine)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	return f, bad
+}
+
+// TestSim runs the simulation with many seeds. SEEDS=n runs n of them, SEED=n only that one; FROM=n begins there. It
+// stops at the first that fails, and shrinks it, unless SHRINK=0.
 func TestSim(t *testing.T) {
 	first, count := seedRange(t, 1500)
-	var hits [numSituations]int
-	var faults, steps, conns int
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	began := time.Now()
-	for seed := first; seed < first+count; seed++ {
-		m := newSim(seed, false)
-		if text := try(m, (*sim).play); text != "" {
-			if os.Getenv("ALL") != "" { // only what is wrong, for all seeds
-				t.Errorf("seed %d: %s", seed, text)
-				continue
-			}
-			report(t, text, newSim(seed, true), (*sim).play)
-		}
-		for i, n := range m.hits {
-			hits[i] += n
-		}
-		faults += m.faults
-		steps += m.steps
-		conns += len(m.conns)
+	f, bad := runSeeds(first, count, nil)
+	if bad != nil {
+		fail(t, bad, lessening{})
 	}
 	took := time.Since(began)
-	t.Logf("%d seeds, %d faults, %d connections, %d events in %v: %.0f faults/s",
-		count, faults, conns, steps, took, float64(faults)/took.Seconds())
-	for i, n := range hits {
+	for i, n := range f.hits {
 		t.Logf("%9d %s", n, situations[i])
 		if n == 0 && count >= 1000 {
 			t.Errorf("it never came to this: %s", situations[i])
 		}
 	}
+	t.Logf("the slowest delivery after the faults took %v, in seed %d", f.slowest, f.slowestSeed)
+	t.Logf("sim: seeds %d..%d, %d seeds, %d messages, %d faults, %d connections, %d events, %d situations, %.0f s, %.0f seeds/s",
+		first, first+count-1, f.seeds, f.messages, f.faults, f.conns, f.steps, numSituations,
+		took.Seconds(), float64(f.seeds)/took.Seconds())
 }
