@@ -1,0 +1,519 @@
+package towlinetest
+
+import (
+	"bytes"
+	"crypto/ecdh"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// stream is what both roles of the suite count of a session: what this side sent, and what came.
+type stream struct {
+	c *check
+	k *conn // the connection at hand
+
+	// What this side sends.
+	sent   position
+	ends   []uint64 // b behind each datagram: ends[n] belongs to (n, ends[n])
+	fin    bool     // it has ended, and counts one more
+	acked  position
+	credit uint64 // what the peer grants
+	flags  uint16 // the peer's
+
+	// What comes.
+	got      position
+	gotEnds  []uint64
+	finGot   bool
+	granted  uint64
+	arrived  [][]byte // frames
+	statuses int      // how many the peer has sent
+	silent   bool     // its PINGs are not answered
+	jump     bool     // its replay may end with a status that says so, R-123
+	maxIn    uint32   // largest payload that it may send
+}
+
+func (s *stream) reset() {
+	s.sent, s.ends, s.acked = position{}, []uint64{0}, position{}
+	s.got, s.gotEnds, s.arrived = position{}, []uint64{0}, nil
+}
+
+func (s *stream) status() status { return status{s.sent, s.got, s.granted} }
+
+// data counts a datagram of this side's, and returns its frame.
+func (s *stream) data(recipient uint16, payload []byte) []byte {
+	b := datagramFrame(recipient, payload)
+	s.count(uint64(len(b)))
+	return b
+}
+
+func (s *stream) count(length uint64) {
+	s.sent.n++
+	s.sent.b += length
+	s.ends = append(s.ends, s.sent.b)
+}
+
+// frame is a control frame with the status of now, changed as wanted.
+func (s *stream) frame(kind uint16, change func(f *frame)) []byte {
+	f := &frame{kind: kind, status: s.status(), length: 8}
+	if change != nil {
+		change(f)
+	}
+	return f.bytes()
+}
+
+// endFrame is FIN, which counts one.
+func (s *stream) endFrame() []byte {
+	b := s.frame(kFin, nil)
+	s.fin = true
+	s.sent.n++
+	s.ends = append(s.ends, s.sent.b)
+	return b
+}
+
+// skipFrame is SKIP, which counts one and length bytes.
+func (s *stream) skipFrame(length uint32) []byte {
+	b := s.frame(kSkip, func(f *frame) { f.length = length })
+	s.count(uint64(length))
+	return b
+}
+
+// check judges a status of the peer's.
+func (s *stream) check(name string, st status) {
+	s.statuses++
+	if st.sent != s.got {
+		if !s.jump || st.sent.n < s.got.n || st.sent.n >= uint64(len(s.gotEnds)) || s.gotEnds[st.sent.n] != st.sent.b {
+			s.c.failf("R-105", "%s says that %v was sent, and %v has come", name, st.sent, s.got)
+		}
+		s.got = st.sent
+	}
+	s.checkReceived(name, st.received)
+	s.credit = max(s.credit, st.credit)
+}
+
+func (s *stream) checkReceived(name string, p position) {
+	switch {
+	case p.n >= uint64(len(s.ends)):
+		s.c.failf("R-106", "%s acknowledges %v, and only %v was sent", name, p, s.sent)
+	case s.ends[p.n] != p.b:
+		s.c.failf("R-106", "%s acknowledges %v, and datagram %d ended at %d", name, p, p.n, s.ends[p.n])
+	case p.n < s.acked.n && s.flags&1 == 0:
+		s.c.failf("R-106", "%s acknowledges %v, less than %v before", name, p, s.acked)
+	}
+	if p.n > s.acked.n {
+		s.acked = p
+	}
+}
+
+// handle counts one frame of the peer's. It returns it parsed if it is a control frame, else nil.
+func (s *stream) handle(b []byte) *frame {
+	switch version := binary.BigEndian.Uint16(b[4:]); version {
+	case 1:
+		at, known := s.got, uint64(len(s.gotEnds))
+		fresh := at.n+1 == known
+		if s.finGot && at.n+2 >= known {
+			s.c.failf("R-124", "data behind FIN")
+		}
+		if s.maxIn > 0 && len(b)-headerSize > int(s.maxIn) {
+			s.c.failf("R-117", "a payload of %d bytes, and the limit is %d", len(b)-headerSize, s.maxIn)
+		}
+		if fresh && at.b >= s.granted {
+			s.c.failf("R-108", "a frame that begins at %v, and the credit is %d", at, s.granted)
+		}
+		s.take(b, uint64(len(b)))
+		return nil
+	case 2:
+	default:
+		s.c.failf("R-3", "a frame of version %d", version)
+	}
+	f, err := parse(b)
+	if err != nil {
+		s.c.failf("R-102", "a control frame that is wrong: %v", err)
+	}
+	switch f.kind {
+	case kHello, kWelcome, kResume, kResumed, kReject:
+		return f
+	}
+	s.check(kindName(f.kind), f.status)
+	switch f.kind {
+	case kFin:
+		switch known := uint64(len(s.gotEnds)); {
+		case !s.finGot:
+			s.finGot = true
+			s.gotEnds = append(s.gotEnds, s.got.b)
+		case s.got.n+2 != known:
+			s.c.failf("R-124", "FIN at %v, and it was at %d before", s.got, known-2)
+		}
+		s.got.n++
+	case kSkip:
+		s.take(nil, uint64(f.length))
+	case kPing:
+		if !s.silent {
+			s.k.try(s.frame(kPong, func(p *frame) { p.token = f.token }))
+		}
+	}
+	return f
+}
+
+// take counts a datagram that came, and compares it with what came before in its place.
+func (s *stream) take(b []byte, length uint64) {
+	s.got.n++
+	s.got.b += length
+	if s.got.n < uint64(len(s.gotEnds)) { // a replay
+		if s.gotEnds[s.got.n] != s.got.b {
+			s.c.failf("R-123", "datagram %d of the replay ends at %d, and ended at %d before", s.got.n, s.got.b, s.gotEnds[s.got.n])
+		}
+		if !bytes.Equal(s.arrived[s.got.n-1], b) {
+			s.c.failf("R-123", "datagram %d of the replay is not what it was", s.got.n)
+		}
+		return
+	}
+	s.gotEnds = append(s.gotEnds, s.got.b)
+	s.arrived = append(s.arrived, b)
+}
+
+// until reads until a frame of a kind comes, and returns that.
+func (s *stream) until(ref string, kind uint16) *frame {
+	for {
+		f := s.handle(s.k.next(ref, kindName(kind)))
+		if f == nil {
+			continue
+		}
+		switch f.kind {
+		case kind:
+			return f
+		case kClose:
+			s.c.failf(ref, "expected %s, came CLOSE with reason %d", kindName(kind), f.reason)
+		}
+	}
+}
+
+// awaitData reads until n datagrams have come since the session began.
+func (s *stream) awaitData(n int) {
+	for len(s.arrived) < n {
+		f := s.handle(s.k.next("R-101", fmt.Sprintf("datagram %d", len(s.arrived)+1)))
+		if f != nil && f.kind == kClose {
+			s.c.failf("R-101", "expected datagram %d, came CLOSE with reason %d", len(s.arrived)+1, f.reason)
+		}
+	}
+}
+
+// awaitAck reads until the peer acknowledges all that was sent.
+func (s *stream) awaitAck(ref string) {
+	for s.acked.n < s.sent.n {
+		f := s.handle(s.k.next(ref, fmt.Sprintf("an acknowledgement of %v", s.sent)))
+		if f != nil && f.kind == kClose && s.acked.n < s.sent.n {
+			s.c.failf(ref, "expected an acknowledgement of %v, came CLOSE with reason %d", s.sent, f.reason)
+		}
+	}
+}
+
+// pong asks for a sign of life, and reads until it comes: all that the peer had to say before has come, too.
+func (s *stream) pong() {
+	var token [8]byte
+	random(token[:])
+	want := binary.BigEndian.Uint64(token[:])
+	s.k.write(s.frame(kPing, func(f *frame) { f.token = want }))
+	for {
+		if f := s.until("R-134", kPong); f.token == want {
+			return
+		}
+	}
+}
+
+// fails expects CLOSE with reason 1, and the end.
+func (s *stream) fails(ref string) { s.closes(ref, 1) }
+
+// closes expects CLOSE, whatever comes before it, and the end of the connection.
+func (s *stream) closes(ref string, reason uint16) {
+	for {
+		b, err := s.k.read()
+		if err != nil {
+			s.c.failf(ref, "expected CLOSE with reason %d, came %s", reason, why(err))
+		}
+		if binary.BigEndian.Uint16(b[4:]) == 2 && binary.BigEndian.Uint16(b[6:]) == kClose {
+			f, err := parse(b)
+			if err != nil {
+				s.c.failf("R-102", "CLOSE that is wrong: %v", err)
+			}
+			if f.reason != reason {
+				s.c.failf(ref, "expected CLOSE with reason %d, came reason %d", reason, f.reason)
+			}
+			s.k.ends(ref, false)
+			return
+		}
+		if binary.BigEndian.Uint16(b[4:]) == 1 {
+			s.handle(b)
+		}
+	}
+}
+
+// ended expects the end of the connection of a session that a CLOSE has ended. CLOSE may answer that.
+func (s *stream) ended(ref string) {
+	for {
+		b, err := s.k.read()
+		if err != nil {
+			if isTimeout(err) {
+				s.c.failf(ref, "expected the end of the connection, and it is still open")
+			}
+			return
+		}
+		s.handle(b)
+	}
+}
+
+// dialer is a session of the suite's, in the role of the dialer.
+type dialer struct {
+	stream
+	private  *ecdh.PrivateKey
+	secret   [32]byte
+	hello    frame
+	helloRaw []byte
+	welcome  *frame
+	keys     keys
+	epoch    uint64
+}
+
+// newDialer makes what a session begins with.
+func (c *check) newDialer() *dialer {
+	d := &dialer{stream: stream{c: c}}
+	var err error
+	if d.private, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
+		c.failf("R-111", "making a key: %v", err)
+	}
+	random(d.secret[:])
+	d.reset()
+	d.epoch = 1
+	d.granted = 1 << 20
+	d.hello = frame{kind: kHello, version: 1, maxPayload: 16 << 20, key: [32]byte(d.private.PublicKey().Bytes())}
+	random(d.hello.id[:])
+	if c.server != nil && len(c.server.Token) > 0 {
+		d.hello.ext = []extension{{extToken, c.server.Token}}
+	}
+	return d
+}
+
+// helloFrame is HELLO with the epoch of now, changed as wanted.
+func (d *dialer) helloFrame(change func(f *frame)) []byte {
+	d.hello.epoch, d.hello.credit = d.epoch, d.granted
+	if d.epoch <= maxEpochHello {
+		d.hello.link = chain(d.secret, d.epoch)
+	}
+	if change != nil {
+		change(&d.hello)
+	}
+	d.helloRaw = d.hello.bytes()
+	return d.helloRaw
+}
+
+// greet sends HELLO with what follows it, on a new connection, and takes WELCOME.
+func (d *dialer) greet(change func(f *frame), behind ...[]byte) {
+	d.k = d.c.dial()
+	d.maxIn = d.hello.maxPayload
+	d.k.write(append(d.helloFrame(change), bytes.Join(behind, nil)...))
+	d.takeWelcome()
+}
+
+func (d *dialer) takeWelcome() {
+	b := d.k.next("R-113", "WELCOME")
+	if f, err := parse(b); err == nil && f.kind == kReject {
+		d.c.failf("R-113", "expected WELCOME, came REJECT with reason %d", f.reason)
+	}
+	w := d.handle(b)
+	if w == nil || w.kind != kWelcome {
+		d.c.failf("R-113", "expected WELCOME, came %s", describe(b))
+	}
+	if w.epoch != d.hello.epoch {
+		d.c.failf("R-113", "WELCOME for epoch %d, and HELLO had %d", w.epoch, d.hello.epoch)
+	}
+	z, err := sharedSecret(d.private, w.key)
+	if err != nil {
+		d.c.failf("R-113", "WELCOME with a key that is none: %v", err)
+	}
+	if d.keys, err = deriveKeys(z, d.hello.id, d.hello.key, w.key, w.instance); err != nil {
+		d.c.failf("R-113", "deriving keys: %v", err)
+	}
+	if prove(d.keys.listener, b, d.helloRaw, d.exporter()) != w.proof {
+		d.c.failf("R-114", "the proof of WELCOME is not right")
+	}
+	d.flags = w.flags
+	d.got = position{} // all that this connection has brought
+	if w.status.sent != d.got {
+		d.c.failf("R-105", "WELCOME says that %v was sent", w.status.sent)
+	}
+	d.checkReceived("WELCOME", w.status.received)
+	d.credit = max(d.credit, w.status.credit)
+	d.welcome = w
+}
+
+func (d *dialer) exporter() []byte {
+	e, err := exporter(d.k.nc)
+	if err != nil {
+		d.c.failf("R-114", "the exporter value of the channel: %v", err)
+	}
+	return e
+}
+
+// ack sends an ACK; the first confirms the session.
+func (d *dialer) ack() { d.k.write(d.frame(kAck, nil)) }
+
+// begin makes a session, and confirms it.
+func (c *check) begin(change func(f *frame)) *dialer {
+	d := c.newDialer()
+	d.start(change)
+	return d
+}
+
+func (d *dialer) start(change func(f *frame)) {
+	d.greet(change)
+	d.ack()
+}
+
+// echo sends payloads, and expects them back. Then both sides have acknowledged everything.
+func (d *dialer) echo(recipient uint16, payloads ...[]byte) {
+	d.there(recipient, payloads...)
+	d.pong()
+	d.awaitAck("R-109")
+}
+
+// there is echo that acknowledges nothing.
+func (d *dialer) there(recipient uint16, payloads ...[]byte) {
+	from := len(d.arrived)
+	var all []byte
+	for _, p := range payloads {
+		all = append(all, d.data(recipient, p)...)
+	}
+	d.k.write(all)
+	d.expectEchoes(from, recipient, payloads...)
+}
+
+func (d *dialer) expectEchoes(from int, recipient uint16, payloads ...[]byte) {
+	d.awaitData(from + len(payloads))
+	for i, p := range payloads {
+		if want := datagramFrame(recipient, p); !bytes.Equal(d.arrived[from+i], want) {
+			d.c.failf("R-4", "expected %s, came %s", brief(want), brief(d.arrived[from+i]))
+		}
+	}
+}
+
+func brief(b []byte) string {
+	if len(b) <= 64 {
+		return hex.EncodeToString(b)
+	}
+	sum := sha256.Sum256(b)
+	return fmt.Sprintf("%x… (%d bytes, SHA-256 %x)", b[:32], len(b), sum[:8])
+}
+
+// resumeFrame is RESUME with the next epoch, whose replay begins where the peer is known to be.
+func (d *dialer) resumeFrame(change func(f *frame)) []byte {
+	d.epoch++
+	f := &frame{
+		kind: kResume, version: 1, flags: d.hello.flags, maxPayload: d.hello.maxPayload, id: d.hello.id, epoch: d.epoch,
+		status: status{d.acked, d.have(), d.granted}, ext: nil,
+	}
+	if d.c.server != nil && len(d.c.server.Token) > 0 {
+		f.ext = []extension{{extToken, d.c.server.Token}}
+	}
+	if change != nil {
+		change(f)
+	}
+	b := f.bytes()
+	proof := prove(d.keys.dialer, b, nil, d.exporter())
+	at := headerSize + len(f.fixed()) - 32
+	copy(b[at:], proof[:])
+	return b
+}
+
+// have is all that has come of the peer's stream, on whichever connection.
+func (d *dialer) have() position {
+	n := uint64(len(d.gotEnds) - 1)
+	return position{n, d.gotEnds[n]}
+}
+
+// resume sends RESUME and what follows it on a new connection, and takes RESUMED.
+func (d *dialer) resume(change func(f *frame), behind ...[]byte) *frame {
+	d.k = d.c.dial()
+	return d.takeResumed(d.sendResume(change, behind...))
+}
+
+func (d *dialer) sendResume(change func(f *frame), behind ...[]byte) []byte {
+	b := d.resumeFrame(change)
+	d.k.write(append(append([]byte(nil), b...), bytes.Join(behind, nil)...))
+	return b
+}
+
+func (d *dialer) takeResumed(resume []byte) *frame {
+	b := d.k.next("R-119", "RESUMED")
+	if f, err := parse(b); err == nil && f.kind == kReject {
+		d.c.failf("R-119", "expected RESUMED, came REJECT with reason %d", f.reason)
+	}
+	f := d.handle(b)
+	if f == nil || f.kind != kResumed {
+		d.c.failf("R-119", "expected RESUMED, came %s", describe(b))
+	}
+	sent, err := parse(resume)
+	if err != nil {
+		d.c.failf("R-119", "RESUMED for a RESUME that was wrong: %v", err)
+	}
+	switch {
+	case f.epoch != sent.epoch:
+		d.c.failf("R-119", "RESUMED for epoch %d, and RESUME had %d", f.epoch, sent.epoch)
+	case prove(d.keys.listener, b, resume, d.exporter()) != f.proof:
+		d.c.failf("R-114", "the proof of RESUMED is not right")
+	case f.status.sent != sent.status.received:
+		d.c.failf("R-122", "RESUMED begins the replay at %v, and RESUME had received %v", f.status.sent, sent.status.received)
+	}
+	d.got = f.status.sent
+	d.checkReceived("RESUMED", f.status.received)
+	d.credit = max(d.credit, f.status.credit)
+	return f
+}
+
+// rejected expects REJECT with a reason, and then the end.
+func (k *conn) rejected(ref string, reason uint16) *frame {
+	b := k.next(ref, fmt.Sprintf("REJECT with reason %d", reason))
+	f, err := parse(b)
+	switch {
+	case binary.BigEndian.Uint16(b[4:]) != 2 || err != nil || f.kind != kReject:
+		k.c.failf(ref, "expected REJECT with reason %d, came %s(%v)", reason, describe(b), err)
+	case f.reason != reason:
+		k.c.failf(ref, "expected REJECT with reason %d, came reason %d", reason, f.reason)
+	}
+	k.ends(ref, false)
+	return f
+}
+
+// refused expects the end of a connection that asked for what nobody has: at most CLOSE or REJECT come before it.
+func (k *conn) refused(ref string) {
+	b, err := k.read()
+	if err == nil {
+		f, perr := parse(b)
+		if binary.BigEndian.Uint16(b[4:]) != 2 || perr != nil || f.kind != kClose && f.kind != kReject {
+			k.c.failf(ref, "expected the end of the connection, came %s", describe(b))
+		}
+		k.ends(ref, false)
+		return
+	}
+	if isTimeout(err) {
+		k.c.failf(ref, "expected the end of the connection, and it is still open")
+	}
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout() && !errors.Is(err, io.EOF)
+}
+
+// gone expects that the session has ended at the listener, and that it says how much it had.
+func (d *dialer) gone(ref string) {
+	d.k = d.c.dial()
+	d.k.write(d.resumeFrame(nil))
+	f := d.k.rejected(ref, 9)
+	if f.flags&flagKnown == 0 {
+		d.c.failf("R-127", "REJECT of a session that has ended does not say what was received")
+	}
+}
