@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -82,14 +83,14 @@ func supervise(args []string) int {
 	tag := namePrefix + identity(os.Getpid())
 	mine := func(name string) bool { return name == tag || strings.HasPrefix(name, tag+"-") }
 	defer remove(mine)
+	defer strays(tag)
 	dir := filepath.Join(os.TempDir(), tag)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	build := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "../../cmd/echo-server", "../../cmd/echo-client")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+	if err := programs(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 
@@ -119,11 +120,28 @@ func supervise(args []string) int {
 		return 1
 	}
 	_ = os.RemoveAll(dir)
-	if left := remove(mine); len(left) > 0 {
+	if left := append(strays(tag), remove(mine)...); len(left) > 0 {
 		fmt.Fprintln(os.Stderr, "chaos: the run has left behind:", strings.Join(left, ", "))
 		return 1
 	}
 	return 0
+}
+
+// programs puts the programs in dir. A supervisor that was started by a run takes those of the run.
+func programs(dir string) error {
+	from := os.Getenv(dirVar)
+	if from == "" {
+		cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "../../cmd/echo-server", "../../cmd/echo-client")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		return nil
+	}
+	var errs []error
+	for _, name := range []string{"echo-server", "echo-client"} {
+		errs = append(errs, os.Link(filepath.Join(from, name), filepath.Join(dir, name)))
+	}
+	return errors.Join(errs...)
 }
 
 // identity tells a process from all others that have its id later: the id, and when it began.
@@ -181,6 +199,23 @@ func remove(chosen func(name string) bool) (removed []string) {
 		}
 	}
 	return removed
+}
+
+// strays kills the processes that a run has started, which have its tag in their environment, and returns which.
+func strays(tag string) (killed []string) {
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		environ, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ")) // it may have ended
+		if slices.Contains(strings.Split(string(environ), "\x00"), tagVar+"="+tag) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+			killed = append(killed, "process "+e.Name())
+		}
+	}
+	return killed
 }
 
 // prepare sees that there is all that a run needs, installs what is missing, and says why there can be none.

@@ -18,7 +18,7 @@ import (
 type world struct {
 	c, r, s     string // the namespaces
 	host, outer int    // the last number of the client's address, and of the router's towards the server
-	natted      bool
+	made        []string
 }
 
 const (
@@ -28,13 +28,16 @@ const (
 
 // newWorld makes one. It has to be removed also if there was an error.
 func newWorld(name string, natted bool) (*world, error) {
-	w := &world{c: name + "-c", r: name + "-r", s: name + "-s", host: 2, outer: 1, natted: natted}
+	w := &world{c: name + "-c", r: name + "-r", s: name + "-s", host: 2, outer: 1}
 	for _, ns := range []string{w.c, w.r, w.s} {
 		if err := command("ip", "netns", "add", ns); err != nil {
 			return w, err
 		}
+		w.made = append(w.made, ns)
 		if err := w.set(ns, "net/ipv4/conf/all/rp_filter=0", "net/ipv4/conf/default/rp_filter=0",
-			"net/ipv4/conf/all/promote_secondaries=1", "net/ipv4/conf/default/promote_secondaries=1"); err != nil {
+			"net/ipv4/conf/all/promote_secondaries=1", "net/ipv4/conf/default/promote_secondaries=1",
+			// The same everywhere, so that figures can be compared: each kernel has it, and lets namespaces choose it.
+			"net/ipv4/tcp_congestion_control=reno"); err != nil {
 			return w, err
 		}
 	}
@@ -79,7 +82,7 @@ func newWorld(name string, natted bool) (*world, error) {
 // remove removes the namespaces. Processes there must have ended.
 func (w *world) remove() error {
 	var errs []error
-	for _, ns := range []string{w.c, w.r, w.s} {
+	for _, ns := range w.made {
 		errs = append(errs, command("ip", "netns", "del", ns))
 	}
 	return errors.Join(errs...)
