@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/towline-mq/towline/datagram"
 	"github.com/towline-mq/towline/reconnect"
 	"github.com/towline-mq/towline/transport"
 	"github.com/towline-mq/towline/transport/mem"
@@ -99,14 +98,10 @@ func echo(ctx context.Context, conn *reconnect.Conn) {
 	defer conn.CloseNow()
 	r, w := conn.Reader(), conn.Writer()
 	for d, err := range r.All(ctx) {
-		if err != nil {
-			break // all that was good is sent back before the end
-		}
-		if err := w.Send(ctx, datagram.Datagram{Recipient: d.Recipient, Payload: d.Payload}); err != nil {
-			return
+		if err != nil || w.Send(ctx, d) != nil {
+			break // what was good is sent back before the end
 		}
 	}
-	if conn.CloseSend(ctx) == nil {
-		_ = conn.Close(ctx)
-	}
+	_ = conn.CloseSend(ctx)
+	_ = conn.Close(ctx) // which lets a peer that broke the protocol know; CloseNow hardly waits for that
 }
