@@ -378,8 +378,9 @@ func (m *sim) ended(e, peer *end) {
 		// The peer wanted no more, and something of ours is unconfirmed.
 	case peer.s.recv.stopped && errors.As(err, &r) && r.Reason == ReasonClosed:
 		// The same, but the peer has expired before it could say so.
-	case e.s.role == Listener && isLost(err) && peer.s.err == nil && (e.s.recv.fin || e.s.recv.stopped):
-		// It expired while the dialer's last acknowledgement was not there.
+	case e.s.role == Listener && isLost(err) && (e.s.recv.fin || e.s.recv.stopped) &&
+		(peer.s.err == nil || peer.s.stopped && errors.As(peer.s.err, &c) && c.Reason == CloseDone):
+		// It expired, or was shut down, while the dialer's last word was not there.
 	default:
 		m.failf("%s: ended with %v", e.name, err)
 	}
