@@ -355,7 +355,7 @@ func (a *assault) session(v *villain) (stream []byte) {
 
 // frame is one that may come in a session, or one of those that may not, as it should be.
 func (a *assault) frame(v *villain) []byte {
-	switch k := a.rng.IntN(16); k {
+	switch a.rng.IntN(16) {
 	case 0:
 		return v.data(a.rng.IntN(32 << 10))
 	case 1:
@@ -368,6 +368,8 @@ func (a *assault) frame(v *villain) []byte {
 		return (&wire.Resumed{Epoch: 1, Status: v.status()}).Append(nil)
 	case 5:
 		return (&wire.Reject{Reason: wire.Reason(a.rng.IntN(12))}).Append(nil)
+	case 6, 7:
+		return v.data(a.rng.IntN(100))
 	default:
 		kind := wire.KindAck + wire.Kind(a.rng.IntN(int(wire.KindStop-wire.KindAck)+1))
 		b := v.control(kind)
@@ -379,8 +381,6 @@ func (a *assault) frame(v *villain) []byte {
 			v.sent.B += 8
 		}
 		return b
-	case 6, 7:
-		return v.data(a.rng.IntN(100))
 	}
 }
 
