@@ -102,10 +102,17 @@ func (l *sendLog) check() error {
 		p.N++
 		p.B += n
 	}
+	skips := uint64(0)
 	for i, m := range l.marks {
 		if i >= marks || m.skipped && m.at.N > l.max.N {
 			return fmt.Errorf("mark %d at %v", i, m.at)
 		}
+		if m.skipped {
+			skips++
+		}
+	}
+	if skips != l.skips && !l.gone {
+		return fmt.Errorf("%d marks are skipped, counted are %d", skips, l.skips)
 	}
 	return nil
 }

@@ -53,6 +53,7 @@ type sendLog struct {
 	pin    uint64
 
 	marks []mark // of frames with an age limit, in order; those before base are dropped
+	skips uint64 // how many of the marks are skipped
 }
 
 // mark is a frame that expires.
@@ -194,6 +195,9 @@ func (l *sendLog) acknowledge(p Position) {
 	l.free()
 	n := 0
 	for n < len(l.marks) && l.marks[n].at.B < p.B {
+		if l.marks[n].skipped {
+			l.skips--
+		}
 		n++
 	}
 	if l.marks = l.marks[n:]; len(l.marks) == 0 {

@@ -299,7 +299,7 @@ func TestLogMarks(t *testing.T) {
 	require.False(t, l.expired(&l.marks[0], 100), "it was sent")
 	require.False(t, l.expired(&l.marks[2], 2))
 	require.True(t, l.expired(&l.marks[2], 3))
-	l.marks[1].skipped = true
+	l.marks[1].skipped, l.skips = true, 1
 	require.True(t, l.expired(&l.marks[1], 0), "for ever")
 	var got int
 	for range l.unconfirmed {

@@ -169,6 +169,7 @@ func (s *Session) pullData(now time.Duration, out *Out) []byte {
 		}
 		if !m.skipped {
 			m.skipped = true
+			l.skips++
 			s.stats.Expired++
 			s.events = append(s.events, Event{Kind: EventExpired, Number: m.at.N + 1})
 		}

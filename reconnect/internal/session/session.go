@@ -133,8 +133,8 @@ type Stats struct {
 	Duplicates  uint64 // datagrams that arrived again, and were dropped
 	Unsent      uint64 // datagrams that were not written on this connection
 	UnsentSize  uint64 // in bytes
-	Unacked     uint64 // unconfirmed datagrams
-	UnackedSize uint64
+	Unacked     uint64 // unconfirmed datagrams, but for skipped ones
+	UnackedSize uint64 // in bytes, with skipped ones
 	Waiting     uint64 // bytes that wait for the application
 	Window      uint64
 	Credit      uint64 // bytes that the peer takes beyond what was written

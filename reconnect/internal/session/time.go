@@ -90,7 +90,7 @@ func (s *Session) Stats() Stats {
 		st.Arrived--
 	}
 	st.Unsent, st.UnsentSize = l.end.N-min(l.end.N, l.unsent.N), l.end.B-l.unsent.B
-	st.Unacked, st.UnackedSize = l.end.N-min(l.end.N, l.base.N), l.size()
+	st.Unacked, st.UnackedSize = l.end.N-min(l.end.N, l.base.N+l.skips), l.size()
 	st.Waiting, st.Window = r.waiting, r.window
 	st.Credit = s.credit - min(s.credit, l.unsent.B)
 	st.RTT = s.rtt

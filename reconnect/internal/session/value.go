@@ -139,6 +139,9 @@ func Restore(now time.Duration, cfg Config, v *Value) (*Session, error) {
 	for _, m := range v.Marks {
 		left := min(m.Left, math.MaxInt64-now)
 		l.marks = append(l.marks, mark{at: m.At, length: m.Length, deadline: now + left, skipped: m.Skipped})
+		if m.Skipped {
+			l.skips++
+		}
 	}
 
 	r.origin, r.arrived, r.here, r.taken, r.done = v.ReceiveOrigin, v.Arrived, v.Arrived, v.Taken, v.Done
