@@ -161,6 +161,10 @@ func (r *run) do(name string) (err error) {
 		if err := r.fault(r); err != nil {
 			return fmt.Errorf("fault %d: %w", r.faults, err)
 		}
+		// The next one must not be counted in with this one.
+		if err := r.check.await(latest, r.client.ended, "no recovery", r.check.recovered); err != nil {
+			return fmt.Errorf("fault %d: %w", r.faults, err)
+		}
 		gap := r.gap
 		if gap == [2]time.Duration{} {
 			gap = [2]time.Duration{500 * time.Millisecond, 1500 * time.Millisecond}
@@ -171,9 +175,6 @@ func (r *run) do(name string) (err error) {
 		if time.Now().After(deadline) {
 			break
 		}
-	}
-	if err := r.check.await(latest, r.client.ended, "no recovery", r.check.recovered); err != nil {
-		return err
 	}
 	r.stopFeeding()
 	return r.judge()
