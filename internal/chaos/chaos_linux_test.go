@@ -214,6 +214,8 @@ func (r *run) judge() error {
 		return errors.New("nothing was redelivered")
 	case r.faults == 0:
 		return errors.New("there was no fault")
+	case r.keeps && r.Reconnects > 0:
+		return fmt.Errorf("the client has connected again %d times, though something passed all the time", r.Reconnects)
 	case r.redials && r.transport != "quic" && r.Reconnects == 0:
 		return errors.New("the client has never connected again: the faults have not hit")
 	}

@@ -19,6 +19,7 @@ type scenario struct {
 	sessions int              // 0: one, echo-client's
 	redials  bool             // each fault breaks the connection for sure, of TCP and TLS
 	loses    bool             // sessions are lost: what was not echoed is sent again, marked
+	keeps    bool             // the connection must not be given up
 	begin    func(*run) error // before the first fault; nil: nothing
 	fault    func(*run) error // one fault, from its beginning until it is over
 	gap      [2]time.Duration // between faults; 0: 0.5 to 1.5 s
@@ -77,9 +78,9 @@ var scenarios = []scenario{
 		}
 		return filter(50*time.Millisecond, 1500*time.Millisecond, rule)(r)
 	}},
-	{name: "loss-2", about: "2 % of the packets are lost", fault: lossy(2)},
+	{name: "loss-2", about: "2 % of the packets are lost", keeps: true, fault: lossy(2)},
 	{name: "loss-30", about: "30 % of the packets are lost", fault: lossy(30)},
-	{name: "slow", about: "1 Mbit/s with a queue of 200 ms", fault: func(r *run) error {
+	{name: "slow", about: "1 Mbit/s with a queue of 200 ms", keeps: true, fault: func(r *run) error {
 		return r.through(3*time.Second, 6*time.Second,
 			func() error { return r.w.slow("tbf rate 1mbit burst 16kb latency 200ms") },
 			func() error { return r.w.slow("") })
@@ -166,7 +167,7 @@ var scenarios = []scenario{
 				return exhaust(4096)
 			})
 	}},
-	{name: "jitter", about: "packets take 10 ms and more, overtake each other, come twice and corrupted", begin: wire, fault: func(r *run) error {
+	{name: "jitter", about: "packets take 10 ms and more, overtake each other, come twice and corrupted", keeps: true, begin: wire, fault: func(r *run) error {
 		return r.through(2*time.Second, 6*time.Second,
 			func() error { return r.w.detour(true) },
 			func() error { return r.w.detour(false) })
