@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/towline-mq/towline/reconnect"
 	"github.com/towline-mq/towline/towlinetest"
 )
 
@@ -14,8 +15,13 @@ func TestServer(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
 			ln, d := w.make(t)
-			startEcho(t, ln, nil)
-			r := towlinetest.Server(t, d, nil)
+			lo, so := new(reconnect.ListenOptions), new(towlinetest.ServerOptions)
+			if w.name != "mem" { // once with what is usual; the others in a hurry
+				so.MaxPayload = 1 << 20
+				lo.MaxPayload, lo.SendBuffer, lo.MaxWindow = so.MaxPayload, 1<<18, 1<<18
+			}
+			startEcho(t, ln, lo)
+			r := towlinetest.Server(t, d, so)
 			t.Logf("%s: %v", w.name, r)
 			assert.GreaterOrEqual(t, r.Passed, 300)
 		})

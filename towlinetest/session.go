@@ -233,6 +233,7 @@ func (s *stream) closes(ref string, reason uint16) {
 	for {
 		b, err := s.k.read()
 		if err != nil {
+			s.c.overtaken = !isTimeout(err)
 			s.c.failf(ref, "expected CLOSE with reason %d, came %s", reason, why(err))
 		}
 		if binary.BigEndian.Uint16(b[4:]) == 2 && binary.BigEndian.Uint16(b[6:]) == kClose {
