@@ -10,11 +10,12 @@
 //	make chaos SEED=9 SECONDS=30 TRANSPORT=quic SCENARIO=flap,nat PARALLEL=2
 //	make soak MINUTES=30 TRANSPORT=tcp                      tcp, tls or quic
 //
-// The client (echo-client; in the scenario many, one process with 500 sessions) streams numbered lines of many lengths, and the harness sees that each comes back once, in order and
-// unchanged. A seed decides when and in which variant the faults of a scenario come; the kernel's timing is its own, so a
-// seed repeats the faults and not each packet. A run counts only if at least 500 messages a second flowed before the
-// first fault. "Recovery" is from the end of a fault (for those that only kill connections: from the kill) to the next
-// message that is new; behind faults that let some traffic pass, to the first message that was sent after their end.
+// The client streams numbered lines of many lengths, and the harness sees that each comes back once, in order and
+// unchanged. It is echo-client, or, in the scenario many, one process with 500 sessions. A seed decides when and in which
+// variant the faults of a scenario come; the kernel's timing is its own, so a seed repeats the faults and not each packet.
+// A run counts only if at least 500 messages a second flowed before the first fault. "Recovery" is from the end of a fault
+// (for those that only kill connections: from the kill) to the next message that is new; behind faults that let some
+// traffic pass, to the first message that was sent after their end.
 //
 // A failure says what was lost, doubled, out of order or too late, with the last words of both programs, and the command
 // that repeats it. "no recovery" is a breach of D2, "redelivered" without a restart of the server one of D3: a session

@@ -20,6 +20,7 @@ type scenario struct {
 	redials  bool             // each fault breaks the connection for sure, of TCP and TLS
 	loses    bool             // sessions are lost: what was not echoed is sent again, marked
 	keeps    bool             // the connection must not be given up
+	within   time.Duration    // recovery, where nothing is in its way; 0: latest
 	begin    func(*run) error // before the first fault; nil: nothing
 	fault    func(*run) error // one fault, from its beginning until it is over
 	gap      [2]time.Duration // between faults; 0: 0.5 to 1.5 s
@@ -31,6 +32,13 @@ const (
 	deadMin, deadMax = 5500 * time.Millisecond, 7500 * time.Millisecond
 	// brief is shorter.
 	briefMin, briefMax = 500 * time.Millisecond, 2500 * time.Millisecond
+)
+
+const (
+	// atOnce is time to dial when everybody knows that the connection is gone, on a busy machine.
+	atOnce = 5 * time.Second
+	// noticed is time to find out that the peer is silent (5 s, and 5 s more if this machine stood still), and atOnce.
+	noticed = 15 * time.Second
 )
 
 const (
@@ -53,9 +61,9 @@ var scenarios = []scenario{
 		fault: filter(deadMin, deadMax, "drop")},
 	{name: "hole-short", about: "nothing passes, for a shorter time",
 		fault: filter(briefMin, briefMax, "drop")},
-	{name: "kill-client", about: "ss -K at the client, every 500 ms", redials: true, gap: [2]time.Duration{500 * time.Millisecond, 500 * time.Millisecond},
+	{name: "kill-client", about: "ss -K at the client, every 500 ms", redials: true, within: atOnce, gap: [2]time.Duration{500 * time.Millisecond, 500 * time.Millisecond},
 		fault: func(r *run) error { return r.killed(r.w.c) }},
-	{name: "kill-server", about: "ss -K at the server, every 500 ms", redials: true, gap: [2]time.Duration{500 * time.Millisecond, 500 * time.Millisecond},
+	{name: "kill-server", about: "ss -K at the server, every 500 ms", redials: true, within: atOnce, gap: [2]time.Duration{500 * time.Millisecond, 500 * time.Millisecond},
 		fault: func(r *run) error { return r.killed(r.w.s) }},
 	{name: "reset-new", about: "the connection is killed, and new ones are refused", redials: true, fault: func(r *run) error {
 		if r.transport == "quic" { // nobody can reset it
@@ -87,10 +95,10 @@ var scenarios = []scenario{
 	}},
 	{name: "on-off", about: "5 s on, 2 s off", gap: [2]time.Duration{5 * time.Second, 5 * time.Second},
 		fault: filter(2*time.Second, 2*time.Second, "drop")},
-	{name: "address", about: "the client gets another address", redials: true, fault: func(r *run) error {
+	{name: "address", about: "the client gets another address", redials: true, within: noticed, fault: func(r *run) error {
 		return r.instantly(r.w.move)
 	}, gap: [2]time.Duration{time.Second, 3 * time.Second}},
-	{name: "nat", about: "the router forgets its translations, and has another address; it drops what it does not know, or passes it on", natted: true, redials: true,
+	{name: "nat", about: "the router forgets its translations, and has another address; it drops what it does not know, or passes it on", natted: true, redials: true, within: noticed,
 		gap: [2]time.Duration{time.Second, 3 * time.Second}, fault: func(r *run) error {
 			picky := r.rng.IntN(2) == 0
 			return r.instantly(func() error { return r.w.rebind(picky) })

@@ -68,9 +68,9 @@ func (n badTCP) strike(rng *rand.Rand) (func(), time.Duration) {
 type badUDP struct{ *blackbox.UDPProxy }
 
 func (n badUDP) strike(rng *rand.Rand) (func(), time.Duration) {
-	d := 50*time.Millisecond + time.Duration(rng.Int64N(int64(1500*time.Millisecond)))
+	d := 50*time.Millisecond + time.Duration(rng.Int64N(int64(time.Second)))
 	drops := [][2]bool{{true, false}, {false, true}, {true, true}}[rng.IntN(3)]
-	if rng.IntN(2) == 0 {
+	if rng.IntN(3) > 0 {
 		_ = n.Rebind() // want of a port would be seen
 		return nil, 0
 	}
@@ -138,10 +138,35 @@ func (s *soak) dialer(gone *atomic.Bool) transport.Dialer {
 	})
 }
 
-func (s *soak) open(gone *atomic.Bool) *reconnect.Conn {
+// story is what happened to a session lately, for those who want to know why it failed.
+type story struct {
+	mu     sync.Mutex
+	events []string
+}
+
+func (y *story) tell(_ *reconnect.Conn, e reconnect.Event) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.events = append(y.events, fmt.Sprintf("%s %v wait %v: %v", e.Time.Format("15:04:05.000"), e.Kind, e.Wait, e.Err))
+	if len(y.events) > 100 {
+		y.events = slices.Delete(y.events, 0, 50)
+	}
+}
+
+// of adds the story to an error.
+func (y *story) of(err error) error {
+	if err == nil {
+		return nil
+	}
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return fmt.Errorf("%w\n\t%s", err, strings.Join(y.events, "\n\t"))
+}
+
+func (s *soak) open(gone *atomic.Bool, y *story) *reconnect.Conn {
 	s.opened.Add(1)
 	return reconnect.Open(s.dialer(gone), &reconnect.DialOptions{
-		SessionOptions: reconnect.SessionOptions{PingAfter: soakPing},
+		SessionOptions: reconnect.SessionOptions{PingAfter: soakPing, OnEvent: y.tell},
 		Strict:         true,
 		Redial: &redial.Policy{
 			AttemptTimeout: 2 * time.Second,
@@ -293,7 +318,8 @@ func (s *soak) account(c *reconnect.Conn) {
 
 // steady is a session that lasts, and in which the program itself gives connections up now and then.
 func (s *soak) steady(rng *rand.Rand) error {
-	c := s.open(new(atomic.Bool))
+	y := new(story)
+	c := s.open(new(atomic.Bool), y)
 	defer c.CloseNow()
 	defer s.account(c)
 	quit, done := make(chan struct{}), make(chan struct{})
@@ -318,18 +344,18 @@ func (s *soak) steady(rng *rand.Rand) error {
 	close(quit)
 	<-done
 	if err != nil {
-		return err
+		return y.of(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), latest)
 	defer cancel()
-	return c.Close(ctx)
+	return y.of(c.Close(ctx))
 }
 
 // passing are sessions that come, and go in each way that there is.
 func (s *soak) passing(rng *rand.Rand) error {
 	for s.ctx.Err() == nil {
-		gone := new(atomic.Bool)
-		c := s.open(gone)
+		gone, y := new(atomic.Bool), new(story)
+		c := s.open(gone, y)
 		err := s.exchange(s.ctx, c, rng, 1+rng.Uint64N(100))
 		s.account(c)
 		switch rng.IntN(3) {
@@ -346,7 +372,7 @@ func (s *soak) passing(rng *rand.Rand) error {
 		c.CloseNow()
 		<-c.Done()
 		if err != nil {
-			return err
+			return y.of(err)
 		}
 	}
 	return nil

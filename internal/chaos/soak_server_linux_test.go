@@ -24,7 +24,7 @@ import (
 // that its dialer has left goes soon.
 const (
 	soakPing   = time.Second
-	soakExpiry = 10 * time.Second
+	soakExpiry = 30 * time.Second
 )
 
 // sample is what a process holds, once nothing is left to be collected.
