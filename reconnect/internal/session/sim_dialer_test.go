@@ -170,6 +170,9 @@ func (e *end) rejected(r *RejectError) {
 	m.note("%s: %v", d.name, r)
 	m.hitIf(restartSeen, r.Restarted)
 	if e.s.state != Ended {
+		if r.Reason != ReasonDraining && r.Reason != ReasonBusy { // above all two holders must not kick each other for ever
+			m.failf("%s: goes on after a REJECT that is final: %v", d.name, r)
+		}
 		m.hit(rejectedAgain)
 		d.notUntil = m.now + ms(r.Delay) + m.between(0, ms(r.Spread))
 		d.since = d.notUntil // a listener that is full, or drains, is no fault
