@@ -148,6 +148,7 @@ func ending(session bool, err error) string {
 	for name, is := range map[string]error{
 		"protocol": reconnect.ErrProtocol, "peer closed": reconnect.ErrPeerClosed, "lost": reconnect.ErrSessionLost,
 		"taken over": reconnect.ErrTakenOver, "closed": reconnect.ErrClosed, "end": io.EOF,
+		"too large": datagram.ErrTooLarge, // for a peer that said so
 	} {
 		if errors.Is(err, is) {
 			return name
