@@ -37,8 +37,8 @@ const (
 const (
 	// atOnce is time to dial when everybody knows that the connection is gone, on a busy machine.
 	atOnce = 5 * time.Second
-	// noticed is time to find out that the peer is silent (5 s, and 5 s more if this machine stood still), and atOnce.
-	noticed = 15 * time.Second
+	// noticed is time to find out that the peer is silent (5 s, and 5 s more if this machine stood still), and to dial.
+	noticed = 12 * time.Second
 )
 
 const (
