@@ -62,6 +62,11 @@ func (d Dialer) dial(ctx context.Context) (*Conn, error) {
 		return nil, ctx.Err()
 	}
 	link := newLink(l.buffer, d.Network.source(d.Addr), l.addr, &d.Network.faults, l.faults, d.Faults)
+	for _, f := range distinct(d.Faults, &d.Network.faults, l.faults) {
+		if f.keeps(l, &link.b) {
+			return &link.a, nil
+		}
+	}
 	l.offer(&link.b)
 	return &link.a, nil
 }

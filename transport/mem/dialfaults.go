@@ -14,6 +14,10 @@ type dialFaults struct {
 	refusal error
 	hang    int // how many dials are yet to be held up; negative: all
 	hangFor time.Duration
+
+	overtake int                // how many connections are yet to be kept from Accept; negative: all
+	order    int                // the number of the call that said so
+	hold     map[int][]heldConn // what is kept, by that number
 }
 
 // RefuseDials makes the next n dials under f fail with err (nil: syscall.ECONNREFUSED), wrapped in a *[net.OpError].
@@ -34,6 +38,60 @@ func (f *Faults) HangDials(n int, d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dials.hang, f.dials.hangFor = n, d
+}
+
+// HoldConns keeps the next n connections under f from the listener's Accept until release is called, so that later ones
+// overtake them. Their dialers have them and may write; nobody reads that, and nobody gets an error. A negative n holds
+// all from now on, 0 none. Release ends the hold for those to come as well, and hands over what was held, in the order in
+// which it was dialled; it may be called again. The last call wins, and leaves to each release its own. What is held takes
+// a place in the backlog, and is reset when the listener closes. It has no effect on a control of one connection.
+//
+// So a session's dialer that gets no answer dials again, and its first connection comes last:
+//
+//	release := network.Faults().HoldConns(1)
+//	conn.Redial(nil)   // the first try is held, and given up when no answer has come for a while
+//	…                  // the second has the session
+//	release()          // now the listener gets what the first one said: it is refused, and harms nobody
+func (f *Faults) HoldConns(n int) (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dials.order++
+	f.dials.overtake = n
+	order := f.dials.order
+	return func() {
+		f.mu.Lock()
+		if f.dials.order == order {
+			f.dials.overtake = 0
+		}
+		held := f.dials.hold[order]
+		delete(f.dials.hold, order)
+		f.mu.Unlock()
+		for _, h := range held {
+			h.listener.letGo(h.end)
+		}
+	}
+}
+
+// heldConn is a connection that HoldConns keeps.
+type heldConn struct {
+	listener *listener
+	end      *Conn
+}
+
+// keeps takes end from its listener if that was ordered.
+func (f *Faults) keeps(l *listener, end *Conn) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var count int
+	if !spend(&f.dials.overtake, &count) {
+		return false
+	}
+	if f.dials.hold == nil {
+		f.dials.hold = map[int][]heldConn{}
+	}
+	f.dials.hold[f.dials.order] = append(f.dials.hold[f.dials.order], heldConn{l, end})
+	l.keep(end)
+	return true
 }
 
 // dial lets one dial suffer what was ordered: it returns nil, or, perhaps after a while, why the dial fails.

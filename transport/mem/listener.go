@@ -3,6 +3,7 @@ package mem
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -75,6 +76,7 @@ type listener struct {
 	done  chan struct{}
 
 	mu     sync.Mutex // held to queue and to close, so that nothing is queued afterwards
+	held   []*Conn    // kept from Accept by Faults.HoldConns; each has a slot
 	closed bool
 }
 
@@ -104,6 +106,11 @@ func (l *listener) Close() error {
 	l.closed = true
 	l.network.remove(l)
 	close(l.done)
+	for _, c := range l.held {
+		<-l.slots
+		abort(c)
+	}
+	l.held = nil
 	for {
 		select {
 		case c := <-l.queue:
@@ -125,6 +132,28 @@ func (l *listener) offer(c *Conn) {
 		return
 	}
 	l.queue <- c
+}
+
+// keep takes an end that is not to be accepted yet. The caller holds a slot.
+func (l *listener) keep(c *Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		<-l.slots
+		abort(c)
+		return
+	}
+	l.held = append(l.held, c)
+}
+
+// letGo queues what keep has taken, unless the listener has closed.
+func (l *listener) letGo(c *Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.held, c); i >= 0 {
+		l.held = slices.Delete(l.held, i, i+1)
+		l.queue <- c
+	}
 }
 
 func (l *listener) closedError(op string) error {
