@@ -43,7 +43,7 @@ type run struct {
 	transport string
 	seed      uint64
 	length    time.Duration
-	tag, dir  string
+	dir       string
 
 	w              *world
 	rng            *rand.Rand
@@ -56,7 +56,6 @@ type run struct {
 	// What came of it.
 	flow   float64 // messages a second before the first fault
 	faults int
-	took   time.Duration
 	figures
 }
 
@@ -132,7 +131,6 @@ func (r *run) do(name string) (err error) {
 			}
 		}
 		err = errors.Join(err, r.w.remove())
-		r.took = time.Since(begin)
 	}()
 	if err := r.serve(); err != nil {
 		return err
@@ -324,7 +322,7 @@ func TestChaos(t *testing.T) {
 	for _, s := range scenarios {
 		names = append(names, s.name)
 	}
-	// Each is a name, or name:transport,transport.
+	// Each is a name, or name@transport.
 	wanted := strings.Split(env("SCENARIO", strings.Join(names, ",")), ",")
 	transports := strings.Split(env("TRANSPORT", "tcp,tls,quic"), ",")
 	from, count := seeds.Range(t, 1)
@@ -342,7 +340,7 @@ func TestChaos(t *testing.T) {
 			require.Contains(t, []string{"tcp", "tls", "quic"}, transport, "TRANSPORT")
 			for seed := from; seed < from+count; seed++ {
 				runs = append(runs, &run{scenario: scenarios[i], transport: transport, seed: seed,
-					length: time.Duration(seconds) * time.Second, tag: tag, dir: dir})
+					length: time.Duration(seconds) * time.Second, dir: dir})
 			}
 		}
 	}
@@ -364,8 +362,7 @@ func TestChaos(t *testing.T) {
 			defer func() { <-room }()
 			err := r.do(fmt.Sprintf("%s-%d", tag, i))
 			if errors.Is(err, errSlow) { // the machine may have been busy
-				again := &run{scenario: r.scenario, transport: r.transport, seed: r.seed, length: r.length, tag: tag, dir: dir}
-				r = again
+				r = &run{scenario: r.scenario, transport: r.transport, seed: r.seed, length: r.length, dir: dir}
 				err = r.do(fmt.Sprintf("%s-%d-again", tag, i))
 			}
 			mu.Lock()

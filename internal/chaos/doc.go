@@ -6,8 +6,9 @@
 // roof because it is as long, guards the other half of D4 and D5: under faults that never end, memory, descriptors and
 // goroutines stay where they are.
 //
-//	make chaos                                              all scenarios on tcp, tls and quic, 30 s each
+//	make chaos                                              all scenarios on tcp, tls and quic, 30 s each, three at a time
 //	make chaos SEED=9 SECONDS=30 TRANSPORT=quic SCENARIO=flap,nat PARALLEL=2
+//	make chaos FROM=5 SEEDS=3 SCENARIO=restart,many@tcp     a transport for one scenario alone
 //	make soak MINUTES=30 TRANSPORT=tcp                      tcp, tls or quic
 //
 // The client streams numbered lines of many lengths, and the harness sees that each comes back once, in order and

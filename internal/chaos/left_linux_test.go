@@ -48,7 +48,7 @@ func TestNothingIsLeft(t *testing.T) {
 			lines := bufio.NewScanner(out)
 			for lines.Scan() && !strings.HasPrefix(lines.Text(), "|---") {
 			}
-			require.Eventually(t, func() bool { return len(left(t, tag).processes) == 3 }, 10*time.Second, 10*time.Millisecond,
+			require.Eventually(t, func() bool { return len(left(t, tag).processes) == 3 }, 30*time.Second, 10*time.Millisecond,
 				"the run, a server and a client")
 			there := left(t, tag)
 			require.Len(t, there.namespaces, 3)
@@ -63,7 +63,7 @@ func TestNothingIsLeft(t *testing.T) {
 			}
 			require.Error(t, cmd.Wait())
 			if tc.next {
-				require.Eventually(t, func() bool { return len(left(t, tag).processes) == 0 }, 10*time.Second, 10*time.Millisecond,
+				require.Eventually(t, func() bool { return len(left(t, tag).processes) == 0 }, 30*time.Second, 10*time.Millisecond,
 					"processes that outlive their supervisor: %v", left(t, tag))
 				assert.NotEmpty(t, remove(stale))
 			}
