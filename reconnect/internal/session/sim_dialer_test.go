@@ -257,6 +257,7 @@ func (d *dialer) unconfirmed() {
 // renew goes on with a new session, if it can.
 func (d *dialer) renew() {
 	m := d.m
+	d.kept = d.s.recv.waiting
 	ok, err := d.s.Renew(m.secret)
 	if err != nil {
 		m.failf("Renew: %v", err)

@@ -21,6 +21,7 @@ type end struct {
 	principal string  // of a listener's
 	budget    *Budget // likewise
 	overdrawn bool    // it was restored, and there is no budget for what it has promised
+	kept      uint64  // bytes of a lost session that still wait for the application
 
 	writers int      // connections whose write is under way; no other connection is attached before it has ended
 	idle    func()   // called then
@@ -442,7 +443,8 @@ func (e *end) checked(what string) {
 		m.failf("%s: after %s: %d bytes are promised, %d reserved", e.name, what, promised, r.reserved)
 	}
 	largest := uint64(m.plan.maxPayload) + datagram.HeaderSize
-	if limit := max(r.window, r.reserved) + largest; r.waiting > limit && !e.overdrawn && !e.d.tainted {
+	e.kept = min(e.kept, r.waiting)
+	if limit := max(r.window, r.reserved, e.kept) + largest; r.waiting > limit && !e.overdrawn && !e.d.tainted {
 		m.failf("%s: after %s: %d bytes wait, the window is %d", e.name, what, r.waiting, r.window)
 	}
 	if n := s.log.size(); n > s.cfg.SendBuffer+largest {

@@ -282,7 +282,7 @@ func (m *sim) make(f fault) bool {
 			}
 			a = e.app
 		}
-		a.pausedUntil = m.now + m.between(0, 5*time.Second)
+		a.pausedUntil = max(a.pausedUntil, m.now+m.between(0, 5*time.Second))
 	case faultGoaway:
 		m.server.draining = !m.server.draining
 		if e == nil || e.gone {
@@ -459,19 +459,11 @@ func (m *sim) restore(e *end) bool {
 	m.hitIf(restoredLog, s.log.size() > 0)
 	promised := s.recv.credit - min(s.recv.credit, s.recv.taken.B)
 	e.overdrawn = e.overdrawn || promised > s.recv.reserved // what was promised holds, budget or not
-	old.cfg.Reserve = nil
-	if ce := e.cur; ce != nil {
-		ce.close()
-	}
-	if old.state == Ended { // of the end of its connection, it cannot have: but it may have expired
-		if e.budget != nil {
-			e.budget.Release(s.recv.reserved)
-		}
-		s.log.drop()
-		return true
-	}
-	old.log.drop()
+	old.log.drop()                                          // nobody uses it any more
 	e.s = s
+	if ce := e.cur; ce != nil {
+		ce.close() // it has no say in s, but s may have to make room now
+	}
 	e.after("Restore")
 	return true
 }
