@@ -483,7 +483,7 @@ func soakOne(t *testing.T, transport string, seed uint64, length time.Duration) 
 	s.current().Close()
 
 	// When all has ended, nothing is left but what is pooled and remembered.
-	require.EventuallyWithT(t, func(t *assert.CollectT) {
+	assert.EventuallyWithT(t, func(t *assert.CollectT) {
 		got, err := server.sample()
 		assert.NoError(t, err)
 		assert.Zero(t, got.Sessions)
@@ -499,12 +499,12 @@ func soakOne(t *testing.T, transport string, seed uint64, length time.Duration) 
 	line := fmt.Sprintf("soak %s: %v, %d messages, %.0f MB, %d sessions, %d faults, %d dials, %d resumed, %d replayed; lost, duplicated, out of order: 0",
 		transport, length.Round(time.Second), s.messages.Load(), float64(s.bytes.Load())/1e6, s.opened.Load(),
 		s.strikes.Load()+s.redials.Load(), s.dials.Load(), s.reconnects.Load(), s.replayed.Load())
-	if t.Failed() {
-		line = strings.Replace(line, "lost, duplicated, out of order: 0", "FAILED", 1)
-	}
 	assert.Positive(t, s.reconnects.Load())
 	assert.Positive(t, s.replayed.Load())
 	line += "; server " + flat(t, "the server's", theirs) + "; clients " + flat(t, "the clients'", ours)
+	if t.Failed() {
+		line = strings.Replace(line, "lost, duplicated, out of order: 0", "FAILED", 1)
+	}
 	fmt.Println(line)
 	require.NoError(t, server.in.Close())
 	<-server.ended
