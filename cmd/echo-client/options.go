@@ -106,7 +106,8 @@ func parse(args []string) (*options, error) {
 	fs.BoolVar(&o.json, "json", false, "print the summary as JSON, too, as the last line of standard output")
 	fs.BoolVar(&o.plain, "plain", false, "no session: bare version-1 datagrams over one connection")
 	fs.BoolVar(&o.strict, "strict", false, "end when the server has lost the session, and say how much is unconfirmed")
-	fs.StringVar(&o.token, "token", "", "show this `TEXT` to the server; over tcp:// it can be read on the way")
+	var token program.TokenFlags
+	token.Register(fs, "show this `TEXT` to the server; over tcp:// it can be read on the way")
 	fs.DurationVar(&o.cut, "cut", 0, "kill the own connection `EVERY` so often, such as 200ms, by a reset where there is such a thing")
 	fs.BoolVar(&o.demo, "demo", false, "show what sessions are for, without a server")
 	fs.BoolVar(&o.verbose, "verbose", false, "log what happens to the session")
@@ -124,6 +125,9 @@ func parse(args []string) (*options, error) {
 	}
 
 	given := program.Given(fs)
+	if o.token, err = token.Token(given); err != nil {
+		return nil, err
+	}
 	o.load = given["count"] || given["duration"] || o.demo
 	o.recipient = *recipient
 	if len(o.connect) == 0 {
@@ -140,12 +144,10 @@ func parse(args []string) (*options, error) {
 		}
 	}
 	switch {
-	case o.plain && (o.strict || given["token"] || given["cut"]):
-		return nil, program.Usagef("--strict, --token and --cut are about sessions, and --plain has none")
+	case o.plain && (o.strict || o.token != "" || given["cut"]):
+		return nil, program.Usagef("--strict, --token, --token-file and --cut are about sessions, and --plain has none")
 	case o.plain && len(o.connect) > 1:
 		return nil, program.Usagef("--plain makes one connection, to one --connect")
-	case given["token"] && (o.token == "" || len(o.token) > program.MaxToken):
-		return nil, program.Usagef("--token is %d bytes long and must be 1 to %d", len(o.token), program.MaxToken)
 	case given["cut"] && o.cut <= 0:
 		return nil, program.Usagef("--cut is %v and must be more than 0", o.cut)
 	case len(files) > 1:

@@ -62,8 +62,9 @@ Certificates, keys and authorities in files are read again when they change.
 Clients with sessions and bare version-1 clients are served at once on each address.
 A session outlives its connections, and may move between the addresses: what a client
 sent before its connection broke is echoed once, in order, on the next one. It is kept
-for --expiry without a connection. With --token only those are served who show the
-same token, which bare clients cannot do. A token over tcp:// can be read on the way.
+for --expiry without a connection. With --token or --token-file only those are served
+who show the same token, which bare clients cannot do. A token over tcp:// can be read
+on the way, and one on the command line by other users of the machine.
 
 A connection whose peer sends what is not a datagram, or more than --max-size, is
 closed, after what came before was sent back, and a line is logged: at most 100
@@ -100,7 +101,8 @@ func parse(args []string) (*options, error) {
 	fs.DurationVar(&o.drain, "drain", 5*time.Second, "the `time` that connections get to end after a signal")
 	fs.DurationVar(&o.expiry, "expiry", reconnect.DefaultExpiry, "keep a session without a connection for this `time`")
 	fs.IntVar(&o.maxSessions, "max-sessions", reconnect.DefaultMaxSessions, "at most `N` sessions at once")
-	fs.StringVar(&o.token, "token", "", "serve only clients that show this `TEXT`; implies --no-plain")
+	var token program.TokenFlags
+	token.Register(fs, "serve only clients that show this `TEXT`; implies --no-plain")
 	fs.BoolVar(&o.noPlain, "no-plain", false, "refuse clients without sessions")
 	fs.BoolVar(&o.verbose, "verbose", false, "log each connection and what happens to sessions, too")
 	fs.BoolVar(&o.logJSON, "log-json", false, "log in JSON")
@@ -118,6 +120,9 @@ func parse(args []string) (*options, error) {
 		o.listen = []endpoint.URL{{Scheme: endpoint.TCP, Addr: "127.0.0.1:7000"}}
 	}
 	given := program.Given(fs)
+	if o.token, err = token.Token(given); err != nil {
+		return nil, err
+	}
 	tlsGiven := o.tlsCert != "" || o.tlsKey != "" || o.tlsClient != ""
 	switch {
 	case len(others) > 0:
@@ -134,8 +139,6 @@ func parse(args []string) (*options, error) {
 		return nil, program.Usagef("--expiry is %v and must be more than 0", o.expiry)
 	case o.maxSessions < 1:
 		return nil, program.Usagef("--max-sessions is %d and must be 1 or more", o.maxSessions)
-	case given["token"] && (o.token == "" || len(o.token) > program.MaxToken):
-		return nil, program.Usagef("--token is %d bytes long and must be 1 to %d", len(o.token), program.MaxToken)
 	case o.token != "" && given["no-plain"] && !o.noPlain:
 		return nil, program.Usagef("--token implies --no-plain: clients without sessions have no way to show one")
 	}

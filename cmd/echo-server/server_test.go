@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -314,5 +316,19 @@ func TestRunPrintingFails(t *testing.T) {
 		var stderr bytes.Buffer
 		assert.Equal(t, 1, run(t.Context(), args, brokenWriter{}, &stderr))
 		assert.Equal(t, "echo-server: cannot write the output: the disk is full\n", stderr.String())
+	}
+}
+
+func TestServerTokenFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	require.NoError(t, os.WriteFile(path, []byte("secret\n"), 0o600))
+	_, network := serve(t, "--token-file", path)
+	for token, want := range map[string]error{"secret": nil, "secret\n": reconnect.ErrRefused, path: reconnect.ErrRefused} {
+		o := &reconnect.DialOptions{Token: func(context.Context) ([]byte, error) { return []byte(token), nil }}
+		conn, err := reconnect.Dial(t.Context(), mem.Dialer{Network: network, Addr: "echo"}, o)
+		assert.ErrorIs(t, err, want, "%q", token)
+		if err == nil {
+			require.NoError(t, conn.Close(t.Context()))
+		}
 	}
 }
