@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/towline-mq/towline/transport"
 )
 
 // Result counts the cases of a run of the suite.
@@ -46,7 +48,7 @@ const atOnce = 8
 
 // runCases runs each case as a subtest of its group. All of them are under way at the same time, whatever -parallel
 // says, since most of their time is waiting.
-func runCases(t *testing.T, cases []testCase, timeout time.Duration, newCheck func(c *check)) Result {
+func runCases(t *testing.T, cases []testCase, timeout time.Duration, prepare func(t *testing.T) func(c *check)) Result {
 	begin := time.Now()
 	var passed, skipped, failed atomic.Int64
 	slots := make(chan struct{}, atOnce)
@@ -57,6 +59,7 @@ func runCases(t *testing.T, cases []testCase, timeout time.Duration, newCheck fu
 					skipped.Add(1)
 					t.Skipf("takes %v", tc.wait)
 				}
+				newCheck := prepare(t)
 				var c *check
 				done := make(chan struct{})
 				go func() {
@@ -98,6 +101,8 @@ type check struct {
 	ctx        context.Context
 	dialTo     func(ctx context.Context) (net.Conn, error)
 	server     *ServerOptions
+	listener   net.Listener     // of Transport
+	dialer     transport.Dialer // of Transport
 	breathe    *conn
 	conns      int
 
@@ -124,6 +129,9 @@ func (c *check) do(fn func(c *check)) {
 		c.cleanups[i]()
 	}
 	cancel()
+	if c.listener != nil {
+		_ = c.listener.Close()
+	}
 }
 
 func (c *check) cleanup(fn func()) { c.cleanups = append(c.cleanups, fn) }
@@ -189,8 +197,11 @@ func (c *check) report() string {
 	for part := range strings.SplitSeq(c.name, "/") {
 		again = append(again, "^"+regexp.QuoteMeta(part)+"$")
 	}
-	return fmt.Sprintf("%s\nthis case checks %s; what went over the wire last, in hex:\n  %s\nagain: go test -count=1 -run '%s'",
-		c.failure, c.refs, strings.Join(c.trace, "\n  "), strings.Join(again, "/"))
+	trace := ""
+	if len(c.trace) > 0 {
+		trace = "; what went over the wire last, in hex:\n  " + strings.Join(c.trace, "\n  ")
+	}
+	return fmt.Sprintf("%s\nthis case checks %s%s\nagain: go test -count=1 -run '%s'", c.failure, c.refs, trace, strings.Join(again, "/"))
 }
 
 // conn is one connection to the side under test.

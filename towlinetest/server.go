@@ -1,8 +1,6 @@
 package towlinetest
 
 import (
-	"context"
-	"net"
 	"testing"
 	"time"
 
@@ -54,8 +52,7 @@ func Server(t *testing.T, d transport.Dialer, o *ServerOptions) Result {
 		cases = append(cases, endCases()...)
 		cases = append(cases, aliveCases()...)
 	}
-	return runCases(t, cases, opts.Timeout, func(c *check) {
-		c.server = &opts
-		c.dialTo = func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx) }
+	return runCases(t, cases, opts.Timeout, func(*testing.T) func(c *check) {
+		return func(c *check) { c.server, c.dialTo = &opts, d.DialContext }
 	})
 }

@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"redial":                     {"transport"},
 	"reconnect/internal/session": {"datagram"},
 	"reconnect":                  {"datagram", "transport", "redial", "reconnect/internal/session"},
+	"towlinetest":                {"datagram", "transport", "transport/mem", "reconnect"},
 	"cmd/internal/program":       {"transport/tls"},
 	"cmd/echo-server":            {"cmd/internal/program", "datagram", "reconnect", "transport", "transport/endpoint", "transport/tls"},
 	"cmd/echo-client":            {"cmd/internal/program", "datagram", "reconnect", "redial", "transport", "transport/endpoint", "transport/mem", "transport/tcp", "transport/tls"},
