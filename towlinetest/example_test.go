@@ -16,13 +16,16 @@ import (
 	"github.com/towline-mq/towline/transport/tcp"
 )
 
-
 // A session in a bubble: the connection is cut in the middle of the third datagram, and all three arrive.
 func ExamplePair() {
 	_ = func(t *testing.T) { // TestOrders
 		synctest.Test(t, func(t *testing.T) {
 			s := towlinetest.Pair(t, nil)
-			s.Faults.CutAfter(mem.Up, 40, nil)
+			first, err := s.Faults.WaitConn(t.Context(), 1) // the connection that is there
+			if err != nil {
+				t.Fatal(err)
+			}
+			first.CutAfter(mem.Up, 40, nil)
 			for i := range 3 {
 				order := fmt.Sprintf("order %d", i)
 				if err := s.Dialer.Writer().Send(t.Context(), datagram.Datagram{Recipient: 7, Payload: []byte(order)}); err != nil {

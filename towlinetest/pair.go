@@ -20,7 +20,7 @@ type Session struct {
 	Dialer, Listener *reconnect.Conn     // the two ends
 	Accepting        *reconnect.Listener // what accepted the one
 	Network          *mem.Network        // where it listens as "towlinetest"
-	Faults           *mem.Faults         // of all connections of the session, those to come included; Up is from the dialer
+	Faults           *mem.Faults         // of all connections of the session, later ones too (WaitConn: of one alone); Up is from the dialer
 }
 
 // setupTime bounds how long a pair may take to connect.

@@ -27,7 +27,9 @@ func TestPairInABubble(t *testing.T) {
 	t.Run("cut", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := towlinetest.Pair(t, nil)
-			s.Faults.CutAfter(mem.Up, 40, nil)
+			first, err := s.Faults.WaitConn(t.Context(), 1) // the connection that is there
+			require.NoError(t, err)
+			first.CutAfter(mem.Up, 40, nil)
 			for i := range 10 {
 				passes(t, s.Dialer, s.Listener, fmt.Sprintf("order %d", i))
 			}
