@@ -54,12 +54,15 @@ func Pair(tb testing.TB, o *PairOptions) *Session {
 	return s
 }
 
-// Close ends everything at once. Pair sees to it that it is called at the end of the test.
+// Close ends everything at once, and waits for the end of its goroutines, which a bubble needs. Pair sees to it that it is
+// called at the end of the test.
 func (s *Session) Close() {
 	for _, c := range []*reconnect.Conn{s.Dialer, s.Listener} {
 		if c != nil {
 			_ = c.CloseNow()
+			<-c.Done() // soon, whatever the network does
 		}
 	}
 	_ = s.Accepting.Close() // nil, always
+	s.Faults.Cut(nil)       // what is left knows at once
 }
