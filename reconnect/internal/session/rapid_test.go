@@ -141,7 +141,7 @@ func TestRapidReceive(outer *testing.T) {
 			ended    bool
 		)
 		credit := func() uint64 { return s.recv.credit - min(s.recv.credit, s.recv.here.B) } // from here on
-		control := func(c Control) error { // from the peer, with its true status
+		control := func(c Control) error {                                                   // from the peer, with its true status
 			c.Status = honest(s)
 			s.Read(p.now, true)
 			return s.Control(p.now, c.Append(nil))
