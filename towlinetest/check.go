@@ -101,8 +101,9 @@ type check struct {
 	ctx        context.Context
 	dialTo     func(ctx context.Context) (net.Conn, error)
 	server     *ServerOptions
-	listener   net.Listener     // of Transport
-	dialer     transport.Dialer // of Transport
+	listener   net.Listener                                   // of Transport and Client
+	start      func(ctx context.Context, addr net.Addr) error // of Client
+	dialer     transport.Dialer                               // of Transport
 	breathe    *conn
 	conns      int
 

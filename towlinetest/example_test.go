@@ -36,8 +36,8 @@ func ExamplePair() {
 					t.Fatalf("got %q, %v", d.Payload, err)
 				}
 			}
-			if s.Dialer.Stats().Resumes == 0 {
-				t.Error("nothing was cut")
+			if n := s.Faults.Stats().Conns; n != 2 {
+				t.Errorf("%d connections", n)
 			}
 		})
 	}
