@@ -242,7 +242,7 @@ func (l *listener) serve() {
 			fin = true
 			end := l.endFrame()
 			l.replay = append(l.replay, end)
-			l.k.try(append(l.frame(kAck, nil), end...))
+			l.k.try(end)
 		}
 		if f == nil {
 			continue
@@ -588,7 +588,7 @@ func (l *listener) finish() {
 		l.back(1 << 20)
 		if l.finGot && !fin {
 			fin = true
-			l.k.try(append(l.frame(kAck, nil), l.endFrame()...))
+			l.k.try(l.endFrame())
 		}
 		if f != nil && f.kind == kClose {
 			return
