@@ -21,6 +21,15 @@ func (s *Session) end(err error) {
 	s.recv.reserved = 0
 }
 
+// lastWord is why a session ends of which both streams have ended, when the CLOSE that says so was lost: nil, or that the
+// peer had stopped before it took everything.
+func (s *Session) lastWord() error {
+	if s.Stats().Unacked > 0 {
+		return &ClosedError{CloseDone}
+	}
+	return nil
+}
+
 // fail ends the session for a fault of the peer's, which a last CLOSE tells it.
 func (s *Session) fail(err error) error {
 	s.farewell(err, CloseProtocol)

@@ -436,8 +436,8 @@ func (s *Session) reject(now time.Duration, r *Reject) error {
 		}
 	}
 	if s.finished() && (r.Reason.Lost() || r.Reason == ReasonClosed) {
-		s.end(nil) // the answer to our CLOSE
-		return nil
+		s.end(s.lastWord()) // the answer to our CLOSE
+		return s.err
 	}
 	s.end(err)
 	return err

@@ -107,7 +107,7 @@ func (s *Session) Drop(reason Reason) {
 		return
 	}
 	if s.finished() {
-		s.end(nil) // only the dialer's last word is missing
+		s.end(s.lastWord()) // only that of the dialer is missing
 		return
 	}
 	s.end(&LostError{reason})
