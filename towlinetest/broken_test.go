@@ -82,7 +82,7 @@ func (c keepsBytes) Write(p []byte) (int, error) {
 }
 
 func (c losesTail) Close() error {
-	c.Conn.SetLinger(0)
+	c.SetLinger(0)
 	return c.Conn.Close()
 }
 
@@ -98,7 +98,7 @@ func (c flips) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-func (c fullClose) CloseWrite() error { return c.Conn.Close() }
+func (c fullClose) CloseWrite() error { return c.Close() }
 
 // TestBrokenTransports: each kind of broken connection is found by the case that is there for it.
 func TestBrokenTransports(t *testing.T) {

@@ -262,7 +262,7 @@ func (k *conn) background(b []byte) (done <-chan error) {
 		_, err := k.nc.Write(b)
 		result <- err
 	}()
-	k.c.cleanup(func() { closeNow(k.nc); <-result })
+	k.c.cleanup(func() { closeNow(k.nc); _ = <-result })
 	return result
 }
 

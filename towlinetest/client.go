@@ -33,8 +33,16 @@ func Client(t *testing.T, listen func(tb testing.TB) net.Listener, start func(ct
 		timeout = o.Timeout
 	}
 	return runCases(t, clientCases(), timeout, func(t *testing.T) func(c *check) {
-		ln := listen(t)
-		return func(c *check) { c.listener, c.start = ln, start }
+		var lns []net.Listener // one for each try
+		for range tries {
+			lns = append(lns, listen(t))
+		}
+		t.Cleanup(func() {
+			for _, ln := range lns { // those of tries that there was no need for
+				_ = ln.Close()
+			}
+		})
+		return func(c *check) { c.listener, c.start, lns = lns[0], start, lns[1:] }
 	})
 }
 
@@ -205,13 +213,10 @@ func (l *listener) confirmed() {
 }
 
 // resume takes RESUME and answers it, and sends again what the client had not received.
-func (l *listener) resume(change func(f *frame)) *frame {
+func (l *listener) resume() *frame {
 	r := l.accept("R-118", kResume)
 	raw := r.bytes()
 	f := &frame{kind: kResumed, epoch: r.epoch, expiry: 60_000, status: status{r.status.received, l.have(), l.granted}}
-	if change != nil {
-		change(f)
-	}
 	l.k.write(l.proved(f, raw))
 	for _, b := range l.replay[r.status.received.n:] {
 		l.k.try(b)
@@ -372,7 +377,7 @@ func clientCases() []testCase {
 			l.awaitData(cut)
 			l.back(cut)
 			l.k.cut()
-			l.resume(nil)
+			l.resume()
 			l.serve()
 		})
 	}
@@ -383,7 +388,7 @@ func clientCases() []testCase {
 		l.back(2)
 		l.k.write(l.arrived[2][:9])
 		l.k.cut()
-		if r := l.resume(nil); r.status.received.n > 2 {
+		if r := l.resume(); r.status.received.n > 2 {
 			c.failf("R-106", "RESUME has received %v, and 2 were sent", r.status.received)
 		}
 		l.serve()
@@ -396,7 +401,7 @@ func clientCases() []testCase {
 			l.accept("R-118", kResume)
 		}
 		l.k.cut()
-		l.resume(nil)
+		l.resume()
 		l.serve()
 	})
 	t.add("RESUMED with a wrong proof", "R-114, section 7", func(c *check) {
@@ -408,7 +413,7 @@ func clientCases() []testCase {
 		b[headerSize+60] ^= 1
 		l.k.write(b)
 		l.ended("R-114")
-		l.resume(nil)
+		l.resume()
 		l.serve()
 	})
 	t.add("what was acknowledged is not sent again", "R-106, R-118", func(c *check) {
@@ -419,7 +424,7 @@ func clientCases() []testCase {
 		l.until("R-134", kPong) // it has read the acknowledgement
 		acked := l.got
 		l.k.cut()
-		if r := l.resume(nil); r.status.sent.n < 5 {
+		if r := l.resume(); r.status.sent.n < 5 {
 			c.failf("R-118", "the replay begins at %v, and %v was acknowledged", r.status.sent, acked)
 		}
 		l.serve()
@@ -470,7 +475,7 @@ func clientCases() []testCase {
 			l.accept("R-118", kResume)
 			begin := time.Now()
 			l.k.write((&frame{kind: kReject, reason: reason, delay: 300, spread: 100}).bytes())
-			l.resume(nil)
+			l.resume()
 			if took := time.Since(begin); took < 290*time.Millisecond {
 				c.failf("R-128", "it dialled again after %v", took)
 			}
@@ -486,7 +491,7 @@ func clientCases() []testCase {
 		l.k.write(l.frame(kPing, nil))
 		l.until("R-134", kPong)
 		l.k.cut()
-		l.resume(nil)
+		l.resume()
 		if took := time.Since(begin); took < 290*time.Millisecond {
 			c.failf("R-130", "it dialled again after %v", took)
 		}

@@ -122,9 +122,9 @@ const soon = 30 * time.Millisecond
 // fullAfter is how much a line may take that nobody reads from.
 const fullAfter = 64 << 20
 
-// fill writes until the deadline passes, and returns how much was taken.
-func (c *check) fill(nc net.Conn) (n int) {
-	piece := pattern(1 << 16)
+// fill writes until the deadline passes.
+func (c *check) fill(nc net.Conn) {
+	piece, n := pattern(1<<16), 0
 	c.must("SetWriteDeadline", nc.SetWriteDeadline(time.Now().Add(10*soon)))
 	result := c.background(func() error {
 		for n < fullAfter {
@@ -141,7 +141,6 @@ func (c *check) fill(nc net.Conn) (n int) {
 		c.failf("net.Conn", "%d bytes were taken that nobody reads: memory is not bounded", n)
 	}
 	c.is("a Write that waits, when its deadline passes", err, os.ErrDeadlineExceeded)
-	return n
 }
 
 func transportCases() []testCase {

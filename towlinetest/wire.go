@@ -233,7 +233,7 @@ func parse(b []byte) (*frame, error) {
 	}
 	area := body[2:]
 	if int(binary.BigEndian.Uint16(body)) != len(area) {
-		return nil, fmt.Errorf("L is %d for %d bytes, R-102", binary.BigEndian.Uint16(body), len(area))
+		return nil, fmt.Errorf("an L of %d for %d bytes, R-102", binary.BigEndian.Uint16(body), len(area))
 	}
 	for len(area) > 0 {
 		if len(area) < 4 || len(area) < 4+int(binary.BigEndian.Uint16(area[2:])) {
