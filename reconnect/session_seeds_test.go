@@ -180,7 +180,7 @@ func drawPlan(seed uint64) *seedPlan {
 		SessionOptions:   drawOptions(rng),
 		Expiry:           one(rng, time.Second, 3*time.Second, 20*time.Second, 0, 0),
 		HandshakeTimeout: one(rng, 2*time.Second, 0),
-		MaxHandshakes:    one(rng, 4, 0, 0),
+		MaxHandshakes:    one(rng, 1, 0, 0),
 		MaxSessions:      one(rng, 2, 0, 0, 0, 0, 0),
 		MaxDetached:      one(rng, 1, 0, 0, 0),
 		Memory:           one(rng, int64(1), 256<<10, 0),
@@ -189,7 +189,7 @@ func drawPlan(seed uint64) *seedPlan {
 		close: rng.IntN(3) == 0, restart: rng.IntN(4) == 0, shutdown: rng.IntN(6) == 0,
 		every: span(rng, p.chaos/8, p.chaos), side: drawSide(rng, p.chaos),
 	}
-	for range one(rng, 1, 1, 2, 3, 4) {
+	for range one(rng, 1, 1, 1, 2, 3, 4) {
 		d := dialerPlan{
 			open: rng.IntN(3) == 0, strict: rng.IntN(4) == 0, fallback: rng.IntN(3) == 0, attempts: one(rng, 0, 0, 0, 0, 0, 0, 0, 6),
 			o: drawOptions(rng), every: span(rng, p.chaos/60, p.chaos/4), faults: some(rng, lineFaults),
@@ -217,7 +217,7 @@ func drawOptions(rng *rand.Rand) reconnect.SessionOptions {
 func drawSide(rng *rand.Rand, chaos time.Duration) sidePlan {
 	s := sidePlan{flushes: rng.IntN(2) == 0, closesCh: rng.IntN(2) == 0}
 	for range 1 + rng.IntN(4) {
-		n := 10 + rng.IntN(190)
+		n := 10 + rng.IntN(100)
 		s.senders = append(s.senders, senderPlan{
 			form: one(rng, sendForms...), count: n, pause: one(rng, 0, chaos/time.Duration(n), 2*chaos/time.Duration(n)),
 			big: rng.IntN(4) == 0,
