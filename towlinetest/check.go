@@ -104,6 +104,7 @@ type check struct {
 	listener   net.Listener                                   // of Transport and Client
 	start      func(ctx context.Context, addr net.Addr) error // of Client
 	dialer     transport.Dialer                               // of Transport
+	strict     bool                                           // of Client
 	breathe    *conn
 	conns      int
 
