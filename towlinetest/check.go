@@ -105,6 +105,7 @@ type check struct {
 	start      func(ctx context.Context, addr net.Addr) error // of Client
 	dialer     transport.Dialer                               // of Transport
 	strict     bool                                           // of Client
+	impatient  bool                                           // of Client
 	breathe    *conn
 	conns      int
 

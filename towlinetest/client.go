@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -17,6 +18,8 @@ type ClientOptions struct {
 	// Strict: in place of a lost session the program itself begins another, which knows nothing of the one before and
 	// says nothing of redelivery.
 	Strict bool
+	// Impatient: it ends with an error if the first answer that it gets is none, as programs that call reconnect.Dial do.
+	Impatient bool
 	// Timeout bounds each case, beside what a case has to wait for. 0: 20 s.
 	Timeout time.Duration
 }
@@ -48,7 +51,9 @@ func Client(t *testing.T, listen func(tb testing.TB) net.Listener, start func(ct
 				_ = ln.Close()
 			}
 		})
-		return func(c *check) { c.listener, c.start, c.strict, lns = lns[0], start, o.Strict, lns[1:] }
+		return func(c *check) {
+			c.listener, c.start, c.strict, c.impatient, lns = lns[0], start, o.Strict, o.Impatient, lns[1:]
+		}
 	})
 }
 
@@ -328,6 +333,10 @@ func clientCases() []testCase {
 		h := *l.hello
 		write()
 		l.ended(ref)
+		if l.c.impatient && ref == "section 7" {
+			l.discontent(ref)
+			runtime.Goexit() // all is well
+		}
 		l.reset() // what came there came to nobody
 		next := l.accept(ref, kHello)
 		switch {

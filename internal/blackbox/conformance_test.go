@@ -52,7 +52,7 @@ func TestConformanceOfClient(t *testing.T) {
 					return fmt.Errorf("%w: %s", err, out)
 				}
 				return nil
-			}, &towlinetest.ClientOptions{Strict: true, Timeout: patience})
+			}, &towlinetest.ClientOptions{Strict: true, Impatient: true, Timeout: patience})
 			t.Logf("%s: %v", scheme, r)
 			require.NotZero(t, r.Passed)
 		})
