@@ -317,6 +317,7 @@ func TestManWhoOnlyHarms(t *testing.T) {
 		"a REJECT: not authorised":         {down: rejecting(wire.ReasonUnauthorised), is: reconnect.ErrRefused, says: "not authorised"},
 		"a key of his own in HELLO":        {up: setting(atHelloKey, 9), is: reconnect.ErrProtocol, says: "proof"},
 		"a REJECT: version":                {down: rejecting(wire.ReasonVersion), is: reconnect.ErrRefused, says: "version"},
+		"a REJECT: taken over":             {down: rejecting(wire.ReasonTakenOver), is: reconnect.ErrTakenOver, says: "taken over"},
 		"a REJECT: busy":                   {down: rejecting(wire.ReasonBusy), is: reconnect.ErrBusy, says: "busy"},
 		"the session layer stripped":       {down: plain, is: reconnect.ErrNoSessions, says: "no sessions"},
 		"HELLO made into a plain datagram": {up: func(f []byte) []byte { return append(headless(uint32(len(f)-4), 1, 1), f[8:]...) }, is: reconnect.ErrNoSessions, says: "no sessions"},
