@@ -303,6 +303,7 @@ func TestSessionFallback(t *testing.T) {
 		require.Equal(t, "second", a.RemoteAddr().String())
 		require.Greater(t, w.count(reconnect.EventDialFailed), 5, "what is preferred was tried from time to time")
 		ways[0].RefuseDials(0, nil)
+		<-time.After(90 * time.Second) // what is preferred is tried again after 30 to 90 s
 		exchange(t, a, b, 100, func() {})
 		w.await(t, reconnect.EventResumed, 1)
 		require.Equal(t, "first", a.RemoteAddr().String())
