@@ -182,7 +182,10 @@ func (l *Listener) authenticate(ctx context.Context, nc net.Conn, token []byte, 
 		return "", nil
 	}
 	principal, err := l.o.Authenticate(ctx, &Peer{Addr: nc.RemoteAddr(), TLS: tlsState(nc), Token: token, Resume: resume})
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil: // that it was too slow says nothing of the peer, which may dial again
+		return "", fmt.Errorf("reconnect: Authenticate had no more time: %w", err)
+	case err != nil:
 		return "", fmt.Errorf("%w: %w", reject(session.ReasonUnauthorised), err)
 	}
 	return principal, nil

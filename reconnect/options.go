@@ -119,8 +119,9 @@ type ListenOptions struct {
 	// confirmed is kept for 30 s at most.
 	Expiry time.Duration
 
-	// Authenticate says who a peer is, at each connection that it makes; an error refuses it. A session is only resumed
-	// by the principal that began it. ctx ends with HandshakeTimeout, and with Close. nil: everybody is "".
+	// Authenticate says who a peer is, at each connection that it makes; an error refuses it, which ends the dialer's
+	// session. A session is only resumed by the principal that began it. ctx ends with HandshakeTimeout, and with Close;
+	// an error after that only ends the connection. nil: everybody is "".
 	Authenticate func(ctx context.Context, p *Peer) (principal string, err error)
 
 	// HandshakeTimeout bounds the time from a connection to the answer to its first frame. 0: DefaultHandshakeTimeout.
