@@ -3,7 +3,6 @@ package towlinetest
 import (
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -110,7 +109,7 @@ type check struct {
 	conns      int
 
 	mu       sync.Mutex
-	trace    []string
+	trace    []func() string
 	failure  string
 	skipped  string
 	cleanups []func()
@@ -163,35 +162,45 @@ const (
 
 // note remembers what went over the wire, for the report of a failure.
 func (c *check) note(k int, arrow string, b []byte) {
-	shown := hex.EncodeToString(b[:min(len(b), shownBytes)])
-	if len(b) > shownBytes {
-		shown += "…"
-	}
-	c.notef("connection %d %s %s%s", k, arrow, describe(b), shown)
+	n, shown := len(b), append([]byte(nil), b[:min(len(b), shownBytes)]...)
+	c.remember(func() string {
+		more := ""
+		if n > len(shown) {
+			more = "…"
+		}
+		return fmt.Sprintf("connection %d %s %d bytes%s%x%s", k, arrow, n, describe(shown), shown, more)
+	})
 }
 
 func (c *check) notef(format string, args ...any) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.trace = append(c.trace, fmt.Sprintf(format, args...))
-	if len(c.trace) > traced {
-		c.trace = c.trace[1:]
-	}
+	c.remember(func() string { return fmt.Sprintf(format, args...) })
 }
 
-// describe names what b begins with, if it looks like a frame.
-func describe(b []byte) string {
-	if len(b) < headerSize || binary.BigEndian.Uint32(b) < 4 {
-		return fmt.Sprintf("%d bytes ", len(b))
+// remember takes a line of the trace, which is written only if it is shown.
+func (c *check) remember(line func() string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.trace) == traced {
+		c.trace = append(c.trace[:0], c.trace[1:]...)
 	}
-	switch binary.BigEndian.Uint16(b[4:]) {
-	case 1:
-		return fmt.Sprintf("%d bytes, data first ", len(b))
-	case 2:
-		return fmt.Sprintf("%d bytes, %s first ", len(b), kindName(binary.BigEndian.Uint16(b[6:])))
-	}
-	return fmt.Sprintf("%d bytes ", len(b))
+	c.trace = append(c.trace, line)
 }
+
+// describe names the frame that b begins with, if it looks like one.
+func describe(b []byte) string {
+	if len(b) >= headerSize && binary.BigEndian.Uint32(b) >= 4 {
+		switch binary.BigEndian.Uint16(b[4:]) {
+		case 1:
+			return ", data first: "
+		case 2:
+			return ", " + kindName(binary.BigEndian.Uint16(b[6:])) + " first: "
+		}
+	}
+	return ": "
+}
+
+// what is describe for a sentence.
+func what(b []byte) string { return fmt.Sprintf("%d bytes%s%s", len(b), describe(b), brief(b)) }
 
 func (c *check) report() string {
 	c.mu.Lock()
@@ -202,7 +211,10 @@ func (c *check) report() string {
 	}
 	trace := ""
 	if len(c.trace) > 0 {
-		trace = "; what went over the wire last, in hex:\n  " + strings.Join(c.trace, "\n  ")
+		trace = "; what went over the wire last, in hex:"
+		for _, line := range c.trace {
+			trace += "\n  " + line()
+		}
 	}
 	return fmt.Sprintf("%s\nthis case checks %s%s\nagain: go test -count=1 -run '%s'", c.failure, c.refs, trace, strings.Join(again, "/"))
 }
@@ -264,7 +276,12 @@ func (k *conn) background(b []byte) (done <-chan error) {
 		_, err := k.nc.Write(b)
 		result <- err
 	}()
-	k.c.cleanup(func() { closeNow(k.nc); _ = <-result })
+	k.c.cleanup(func() {
+		closeNow(k.nc)
+		if err := <-result; err != nil {
+			return // the case has ended
+		}
+	})
 	return result
 }
 
@@ -337,7 +354,7 @@ func (k *conn) ends(ref string, good bool) {
 	b, err := k.read()
 	switch {
 	case err == nil:
-		k.c.failf(ref, "expected the end of the stream, came %s", describe(b))
+		k.c.failf(ref, "expected the end of the stream, came %s", what(b))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		k.c.failf(ref, "expected the end of the stream, and the connection is still open")
 	case good && !errors.Is(err, io.EOF):

@@ -119,7 +119,7 @@ func (l *listener) accept(ref string, kind uint16) *frame {
 	}
 	b := l.k.next(ref, kindName(kind))
 	if len(b) < headerSize || binary.BigEndian.Uint16(b[4:]) != 2 {
-		l.c.failf(ref, "expected %s, came %s", kindName(kind), describe(b))
+		l.c.failf(ref, "expected %s, came %s", kindName(kind), what(b))
 	}
 	f, err := parse(b)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 // TestClient runs the dialer's side of the suite against the library, over each transport.
 func TestClient(t *testing.T) {
+	t.Parallel()
 	for _, w := range worlds() {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()

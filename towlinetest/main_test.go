@@ -3,6 +3,7 @@ package towlinetest_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"path/filepath"
 	"sync"
@@ -102,6 +103,9 @@ func echo(ctx context.Context, conn *reconnect.Conn) {
 			break // what was good is sent back before the end
 		}
 	}
+	if errors.Is(conn.Err(), reconnect.ErrProtocol) {
+		<-conn.Done() // the peer has been told; Close would cut that short
+	}
 	_ = conn.CloseSend(ctx)
-	_ = conn.Close(ctx) // which lets a peer that broke the protocol know; CloseNow hardly waits for that
+	_ = conn.Close(ctx)
 }

@@ -27,6 +27,7 @@ func firstCases() []testCase {
 	for name, body := range map[string][]byte{"with no body": nil, "with a body of 2 bytes": {0, 1}, "of 1,025 bytes": make([]byte, 1017)} {
 		for _, kind := range []uint16{kHello, kResume} {
 			t.add(kindName(kind)+" "+name, "R-102", func(c *check) {
+				body := bytes.Clone(body)
 				if len(body) > 2 {
 					body[1] = 1 // the version
 				}

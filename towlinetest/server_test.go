@@ -11,6 +11,7 @@ import (
 
 // TestServer runs the suite against the library, over each transport.
 func TestServer(t *testing.T) {
+	t.Parallel()
 	for _, w := range worlds() {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()

@@ -326,7 +326,7 @@ func (d *dialer) takeWelcome() {
 	}
 	w := d.handle(b)
 	if w == nil || w.kind != kWelcome {
-		d.c.failf("R-113", "expected WELCOME, came %s", describe(b))
+		d.c.failf("R-113", "expected WELCOME, came %s", what(b))
 	}
 	if w.epoch != d.hello.epoch {
 		d.c.failf("R-113", "WELCOME for epoch %d, and HELLO had %d", w.epoch, d.hello.epoch)
@@ -454,7 +454,7 @@ func (d *dialer) takeResumed(resume []byte) *frame {
 	}
 	f := d.handle(b)
 	if f == nil || f.kind != kResumed {
-		d.c.failf("R-119", "expected RESUMED, came %s", describe(b))
+		d.c.failf("R-119", "expected RESUMED, came %s", what(b))
 	}
 	sent, err := parse(resume)
 	if err != nil {
@@ -480,7 +480,7 @@ func (k *conn) rejected(ref string, reason uint16) *frame {
 	f, err := parse(b)
 	switch {
 	case binary.BigEndian.Uint16(b[4:]) != 2 || err != nil || f.kind != kReject:
-		k.c.failf(ref, "expected REJECT with reason %d, came %s(%v)", reason, describe(b), err)
+		k.c.failf(ref, "expected REJECT with reason %d, came %s (%v)", reason, what(b), err)
 	case f.reason != reason:
 		k.c.failf(ref, "expected REJECT with reason %d, came reason %d", reason, f.reason)
 	}
@@ -494,7 +494,7 @@ func (k *conn) refused(ref string) {
 	if err == nil {
 		f, perr := parse(b)
 		if binary.BigEndian.Uint16(b[4:]) != 2 || perr != nil || f.kind != kClose && f.kind != kReject {
-			k.c.failf(ref, "expected the end of the connection, came %s", describe(b))
+			k.c.failf(ref, "expected the end of the connection, came %s", what(b))
 		}
 		k.ends(ref, false)
 		return

@@ -10,6 +10,7 @@ import (
 
 // TestTransport: what the kit asks of a transport holds of all of Towline's.
 func TestTransport(t *testing.T) {
+	t.Parallel()
 	for _, w := range worlds() {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()

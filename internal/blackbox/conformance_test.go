@@ -28,6 +28,7 @@ func TestConformanceOfServer(t *testing.T) {
 	for _, url := range s.urls {
 		scheme := url[:4]
 		t.Run(scheme, func(t *testing.T) {
+			t.Parallel()
 			r := towlinetest.Server(t, dialerTo(t, url, s.fingerprint, ""), &towlinetest.ServerOptions{Timeout: patience})
 			t.Logf("%s: %v", url, r)
 			require.NotZero(t, r.Passed)
@@ -38,6 +39,7 @@ func TestConformanceOfServer(t *testing.T) {
 func TestConformanceOfClient(t *testing.T) {
 	for _, scheme := range []string{endpoint.TCP, endpoint.Unix} {
 		t.Run(scheme, func(t *testing.T) {
+			t.Parallel()
 			r := towlinetest.Client(t, func(tb testing.TB) net.Listener {
 				url := "tcp://127.0.0.1:0"
 				if scheme == endpoint.Unix {
