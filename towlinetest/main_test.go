@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"flag"
 	"net"
 	"path/filepath"
 	"sync"
@@ -21,7 +22,11 @@ import (
 	"github.com/towline-mq/towline/transport/unix"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "16") // most of the time is waiting
+	goleak.VerifyTestMain(m)
+}
 
 // world makes a listener and what dials it, over each of Towline's transports.
 type world struct {
