@@ -2,6 +2,7 @@ package towlinetest_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -57,7 +58,12 @@ func (n *named) Addr() net.Addr { return n.name }
 // client is a whole client of an echo server.
 func client(ctx context.Context, d transport.Dialer) error {
 	conn := reconnect.Open(d, nil)
-	defer conn.CloseNow()
+	defer func() {
+		if errors.Is(conn.Err(), reconnect.ErrProtocol) {
+			<-conn.Done() // the peer has been told; CloseNow would cut that short
+		}
+		conn.CloseNow()
+	}()
 	w, r := conn.Writer(), conn.Reader()
 	for i := range 20 {
 		if err := w.Send(ctx, datagram.Datagram{Recipient: uint16(i), Payload: fmt.Appendf(nil, "number %d", i)}); err != nil {
