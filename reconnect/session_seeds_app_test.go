@@ -531,7 +531,7 @@ func (s *seedSide) take(in *receiver, err error, ds ...datagram.Datagram) {
 			continue
 		}
 		for k, n := range ahead {
-			if got := in.next[[2]uint32{it.origin, uint32(k)}]; got < n && !(it.sender == uint32(k)) && !s.r.lossy(s) {
+			if got := in.next[[2]uint32{it.origin, uint32(k)}]; got < n && it.sender != uint32(k) && !s.r.lossy(s) {
 				s.r.fail("D1: %s received number %d of sender %d before number %d of sender %d, which was accepted before it",
 					s.name, it.number, it.sender, got, k)
 			}

@@ -30,18 +30,17 @@ type seedRun struct {
 	quiet, well chan struct{} // no more faults begin; all are over
 	healed      time.Time     // set before well is closed
 
-	dialers                []*seedDialer
-	apps, actors           sync.WaitGroup
-	accepting              sync.WaitGroup
-	l                      *reconnect.Listener // serverChaos's, then run's
-	lns                    map[string]net.Listener
-	restarted, goneAway    atomic.Bool
-	sides                  atomic.Uint32
-	mu                     sync.Mutex
-	faulty                 []string
-	told                   map[*reconnect.Conn]*eventCheck
-	accepted               []*seedSide // of the listeners
-	faultCount, refusedFor atomic.Uint64
+	dialers             []*seedDialer
+	apps, actors        sync.WaitGroup
+	accepting           sync.WaitGroup
+	l                   *reconnect.Listener // serverChaos's, then run's
+	lns                 map[string]net.Listener
+	restarted, goneAway atomic.Bool
+	sides               atomic.Uint32
+	mu                  sync.Mutex
+	faulty              []string
+	told                map[*reconnect.Conn]*eventCheck
+	faultCount          atomic.Uint64
 }
 
 func newSeedRun(p *seedPlan, log *seedLog, total *seedTotals) *seedRun {

@@ -130,14 +130,14 @@ func FuzzMachine(f *testing.F) {
 				x = x[n:]
 			case 5, 6, 7: // a control frame that is right, or nearly so
 				c := Control{Kind: controls[int(x.next())%len(controls)], Status: honest(s)}
-				c.Status.Sent.N += x.off()
-				c.Status.Sent.B += x.off()
-				c.Status.Received.N += x.off()
-				c.Status.Received.B += x.off()
-				c.Status.Credit += x.off()
+				c.Sent.N += x.off()
+				c.Sent.B += x.off()
+				c.Received.N += x.off()
+				c.Received.B += x.off()
+				c.Credit += x.off()
 				c.Reason, c.Length = CloseReason(x.next()%8), uint32(x.size())
 				if x.next()&1 == 1 { // acknowledges all
-					c.Status.Received = s.log.sent.sub(s.log.origin)
+					c.Received = s.log.sent.sub(s.log.origin)
 				}
 				if attached(s) {
 					frame := c.Append(nil)
