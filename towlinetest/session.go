@@ -476,7 +476,11 @@ func (d *dialer) takeResumed(resume []byte) *frame {
 
 // rejected expects REJECT with a reason, and then the end.
 func (k *conn) rejected(ref string, reason uint16) *frame {
-	b := k.next(ref, fmt.Sprintf("REJECT with reason %d", reason))
+	b, err := k.read()
+	if err != nil {
+		k.c.overtaken = !isTimeout(err)
+		k.c.failf(ref, "expected REJECT with reason %d, came %s", reason, why(err))
+	}
 	f, err := parse(b)
 	switch {
 	case binary.BigEndian.Uint16(b[4:]) != 2 || err != nil || f.kind != kReject:
