@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/towline-mq/towline/reconnect"
 )
@@ -16,7 +18,10 @@ func (r *seedRun) check() {
 	st := r.net.Faults().Stats()
 	r.total.faults.Add(r.faultCount.Load() + uint64(st.Cuts))
 	if st.Live != 0 {
-		r.fail("D5: %d connections are still open", st.Live)
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		pass(nil, time.Hour) // is somebody slow, or has nobody it?
+		r.fail("D5: %d connections are still open, and %d an hour later\n%s", st.Live, r.net.Faults().Stats().Live, stacks)
 	}
 	var all []*seedSide
 	for _, d := range r.dialers {
