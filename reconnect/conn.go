@@ -165,8 +165,9 @@ func (c *Conn) CloseSend(ctx context.Context) error {
 // connection it writes everything, ends the sending, and waits for the peer to end its own for up to 5 s, so that no
 // reset overtakes the last datagrams.
 //
-// ctx bounds all of it; when ctx ends first, the Conn is closed at once. A dialer's session tries without end if
-// neither ctx nor DialOptions.Redial has a limit. The error is nil if everything was acknowledged (plain: written),
+// ctx bounds all of it; when ctx ends first, the Conn is closed at once. A session that has ended by itself takes up to a
+// second more, to tell the peer why. A dialer's session tries without end if neither ctx nor DialOptions.Redial has a
+// limit. The error is nil if everything was acknowledged (plain: written),
 // else a *CloseError that counts the rest, which Unconfirmed yields. A second Close waits for the first, and returns
 // nil.
 func (c *Conn) Close(ctx context.Context) error {
@@ -181,7 +182,7 @@ func (c *Conn) Close(ctx context.Context) error {
 	c.w.chanEnd(ctx)
 	c.e.stop()
 	if err := c.e.finish(ctx); err != nil {
-		c.e.fail(ErrClosed)
+		c.e.giveUp(ctx)
 		return err
 	}
 	c.e.close(ctx)

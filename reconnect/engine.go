@@ -36,6 +36,9 @@ type engine interface {
 	stop()
 	// close ends the connection in good order, until ctx ends. stop and finish came before it.
 	close(ctx context.Context)
+	// giveUp is fail with ErrClosed, after a finish that failed: it lets an end that has come by itself be told until ctx
+	// ends.
+	giveUp(ctx context.Context)
 	// closeNow is fail with ErrClosed that also cuts short a close.
 	closeNow()
 	// fail ends the connection at once, for the first reason given.

@@ -129,6 +129,8 @@ func (p *plain) closeNow() {
 	}
 }
 
+func (p *plain) giveUp(context.Context) { p.fail(ErrClosed) }
+
 func (p *plain) fail(err error) { p.end(err, func() { closeNow(p.nc) }) }
 
 // end wakes everybody and closes the stream. Only the first call counts.

@@ -153,6 +153,18 @@ func (s *sess) finalize() {
 
 func (s *sess) fail(err error) { s.abort(err) }
 
+func (s *sess) giveUp(ctx context.Context) {
+	select {
+	case <-s.end: // its last word is under way
+		select {
+		case <-s.over:
+		case <-ctx.Done():
+		}
+	default:
+	}
+	s.abort(ErrClosed)
+}
+
 // shutdown ends a listener's session, and takes the time to tell the dialer.
 func (s *sess) shutdown() {
 	s.mu.Lock()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/towline-mq/towline/datagram"
 	"github.com/towline-mq/towline/reconnect"
+	wire "github.com/towline-mq/towline/reconnect/internal/session"
 	"github.com/towline-mq/towline/transport/mem"
 )
 
@@ -304,4 +305,44 @@ func TestSessionContextsOfCalls(t *testing.T) {
 	require.ErrorIs(t, err, why)
 	_, err = s.l.Accept(ctx)
 	require.ErrorIs(t, err, why)
+}
+
+// A session that ended because its peer broke the protocol tells the peer so, however slow the line is, although the
+// application closes it at once and something is unconfirmed.
+func TestSessionCloseTellsWhyItEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace(t, nil)
+		defer p.Close()
+		g, nc := newGreeter(t), p.raw()
+		defer nc.Close()
+		g.welcome(g.say(nc, g.hello(1)))
+		b := p.accept()
+		p.net.Faults().SetShape(mem.Down, mem.Shape{Latency: 200 * time.Millisecond})
+		require.NoError(t, b.Writer().Send(t.Context(), datagram.Datagram{Payload: []byte("unconfirmed")}))
+		_, err := nc.Write([]byte{0, 0, 0, 4, 0, 2, 0, 99}) // a control frame without a body
+		require.NoError(t, err)
+		_, err = b.Reader().Receive(t.Context())
+		require.ErrorIs(t, err, reconnect.ErrProtocol)
+		closed := make(chan error)
+		go func() { closed <- b.Close(context.Background()) }()
+		<-time.After(100 * time.Millisecond)
+		_, err = nc.Write([]byte{0}) // which would reset a connection that is closed already
+		require.NoError(t, err)
+		var last []byte
+		for {
+			f, err := readFrame(nc)
+			if err == io.EOF {
+				break
+			}
+			require.NoError(t, err)
+			last = f
+		}
+		c, err := wire.ParseControl(last)
+		require.NoError(t, err)
+		require.Equal(t, wire.KindClose, c.Kind)
+		require.Equal(t, wire.CloseProtocol, c.Reason)
+		nc.Close()
+		var e *reconnect.CloseError
+		require.ErrorAs(t, <-closed, &e)
+	})
 }
