@@ -61,6 +61,7 @@ type sess struct {
 	cause    error         // why this side ended it, if it did
 	brutal   bool          // and at once
 	parting  net.Conn      // the connection over which a session that has ended says goodbye
+	goodbye  bool          // its CLOSE is being written, or was
 	reason   error         // why it ended, in this package's words
 	events   []Event
 	telling  bool // a goroutine tells events

@@ -189,6 +189,9 @@ func (s *sess) part(l *link) {
 	if s.link == l {
 		s.link = nil
 	}
+	if s.brutal {
+		s.limitGoodbye() // for the peer's part of it
+	}
 	s.mu.Unlock()
 	if w, ok := l.nc.(closeWriter); ok && w.CloseWrite() == nil {
 		_, _ = io.Copy(io.Discard, onlyReader{l.nc})
@@ -201,12 +204,16 @@ func (s *sess) limitGoodbye() {
 	if s.parting == nil {
 		return
 	}
-	d := partTime
-	if s.brutal {
-		d = lastWords
+	if !s.brutal {
+		_ = s.parting.SetDeadline(time.Now().Add(partTime))
+		return
 	}
-	_ = s.parting.SetDeadline(time.Now().Add(d))
+	short := time.Now().Add(lastWords)
+	_ = s.parting.SetReadDeadline(short)
+	if !s.goodbye {
+		_ = s.parting.SetWriteDeadline(short) // what is in the way of the CLOSE
+	}
 }
 
-// partTime bounds how long a connection outlives its session.
+// partTime bounds how long a connection outlives its session, from the end or from when the CLOSE is written on.
 const partTime = time.Second

@@ -3,6 +3,7 @@ package reconnect
 import (
 	"errors"
 	"net"
+	"time"
 
 	"github.com/towline-mq/towline/reconnect/internal/session"
 )
@@ -98,6 +99,10 @@ func (s *sess) write(l *link, pulled bool) {
 			s.rest(l)
 			s.settle(false) // for another link, it may be
 			return
+		}
+		if s.ended { // it is the CLOSE: its time begins when its writing does, however late that is
+			s.goodbye = true
+			_ = l.nc.SetWriteDeadline(time.Now().Add(partTime))
 		}
 		s.mu.Unlock()
 	}
