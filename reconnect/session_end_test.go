@@ -319,7 +319,7 @@ func TestSessionCloseTellsWhyItEnded(t *testing.T) {
 		b := p.accept()
 		require.NoError(t, b.Writer().Send(t.Context(), datagram.Datagram{Payload: make([]byte, 200_000)})) // more than the line holds
 		synctest.Wait()
-		_, err := nc.Write([]byte{0, 0, 0, 4, 0, 2, 0, 99})                                                 // a control frame without a body
+		_, err := nc.Write([]byte{0, 0, 0, 4, 0, 2, 0, 99}) // a control frame without a body
 		require.NoError(t, err)
 		_, err = b.Reader().Receive(t.Context())
 		require.ErrorIs(t, err, reconnect.ErrProtocol)
