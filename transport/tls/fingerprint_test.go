@@ -85,6 +85,26 @@ func TestPinnedFingerprintOnResumption(t *testing.T) {
 	require.ErrorIs(t, err, mine)
 }
 
+// A pinned configuration that a server uses by mistake refuses the clients that show no certificate: nobody passes
+// unlooked at.
+func TestPinnedFingerprintOfAServer(t *testing.T) {
+	cert := selfSigned(t)
+	cfg := &cryptotls.Config{Certificates: []cryptotls.Certificate{cert}}
+	require.NoError(t, tls.PinFingerprint(cfg, tls.Fingerprint(cert.Leaf)))
+	failed := make(failures, 1)
+	ln := listen(t, &tls.Config{TLS: cfg, HandshakeError: failed.report})
+	client := &cryptotls.Config{}
+	require.NoError(t, tls.PinFingerprint(client, tls.Fingerprint(cert.Leaf)))
+	c, err := dial(t, ln, client)
+	if err == nil { // in TLS 1.3 the client's part is over before the server's
+		_, err = c.Read(make([]byte, 1))
+	}
+	require.Error(t, err)
+	err = <-failed
+	require.ErrorAs(t, err, new(*cryptotls.CertificateVerificationError))
+	require.ErrorContains(t, err, "no certificate")
+}
+
 func TestMalformedFingerprint(t *testing.T) {
 	good := tls.Fingerprint(selfSigned(t).Leaf)
 	for _, bad := range []string{"", "sha256:", good[7:], good + "00", good[:len(good)-1], "sha1:" + good[7:], strings.Replace(good, "sha256:", "sha256:xy", 1)} {
