@@ -52,6 +52,7 @@ var exSituationNames = [...]string{
 // exSeen counts what has happened.
 type exSeen struct {
 	situations [exSituations]int
+	quiet      bool
 	lost       [2][KindStop + 1]int // frames by whom they did not reach, and their kind; 0 is data
 }
 
@@ -67,18 +68,6 @@ func (s *exSeen) hitIf(what exSituation, is bool) {
 func (s *exSeen) lose(side Role, kind Kind) {
 	if s != nil {
 		s.lost[side][kind]++
-	}
-}
-
-// add adds what another has seen.
-func (s *exSeen) add(o *exSeen) {
-	for i, n := range o.situations {
-		s.situations[i] += n
-	}
-	for side := range o.lost {
-		for k, n := range o.lost[side] {
-			s.lost[side][k] += n
-		}
 	}
 }
 

@@ -105,6 +105,7 @@ type exSide struct {
 	done  bool     // it has ended its stream
 	aged  bool     // the age limit of all datagrams has passed
 	owes  int      // taken, and not finished with
+	gone  uint64   // which of its datagrams it was told that they were not sent in time
 	over  bool     // its end was seen to
 	print exPrint
 
@@ -451,6 +452,9 @@ func (w *exWorld) apply(o exOp, seen *exSeen) (*exWorld, error) {
 			}
 			n.printSide(Role(side))
 		}
+		if a, b := w.sides[side].s, n.sides[side].s; a != nil && b != nil && a.id == b.id && b.epoch < a.epoch {
+			return n, fmt.Errorf("%s went back to epoch %d, from %d", exSideNames[side], b.epoch, a.epoch)
+		}
 	}
 	return n, n.check()
 }
@@ -738,8 +742,7 @@ func (t *exTurn) hello(c *exWire, h *Hello, frame []byte) error {
 		}
 		t.seen.hit(exHelloRepeated)
 		t.seen.hitIf(exHelloAfterWrite, s.recv.arrived != exStart)
-		t.takeOver(c, h.Epoch, h.Link, frame)
-		return nil
+		return t.takeOver(c, h.Epoch, h.Link, frame)
 	}
 	if t.tombstone(c, h.ID) {
 		return nil
@@ -781,9 +784,9 @@ func (t *exTurn) resume(c *exWire, r *Resume, frame []byte) error {
 		return t.reject(c, err)
 	}
 	t.seen.hitIf(exResumeConfirmed, !s.Confirmed())
-	t.takeOver(c, r.Epoch, [32]byte{}, frame)
+	err := t.takeOver(c, r.Epoch, [32]byte{}, frame)
 	t.tab().Confirm(r.ID)
-	return nil
+	return err
 }
 
 // tombstone answers for a session that is no more.
@@ -812,17 +815,39 @@ func (t *exTurn) reject(c *exWire, err error) error {
 }
 
 // takeOver fences the session for a connection.
-func (t *exTurn) takeOver(c *exWire, epoch uint64, hello [32]byte, frame []byte) {
+func (t *exTurn) takeOver(c *exWire, epoch uint64, hello [32]byte, frame []byte) error {
 	t.own(Listener).s.Fence(epoch, hello)
 	t.tab().Attach(t.sides[Listener].s.id)
 	if old := t.on(Listener); old != nil {
 		t.seen.hit(exTakenOver)
 		t.seen.hitIf(exTakenOverLate, len(old.to[Listener]) > 0)
 		t.seen.hitIf(exTakenOverWriting, t.sides[Listener].writing)
+		if err := t.fenced(old); err != nil {
+			return err
+		}
 		old.ends[Listener] = exLinkGone
 		old.cut = true // it is closed with what is unread
 	}
 	c.ends[Listener], c.greeting, c.epoch = exLinkComes, frame, epoch
+	return nil
+}
+
+// fenced requires that what a fenced connection still delivers changes nothing. A reader that is late may bring it.
+func (t *exTurn) fenced(old *exWire) error {
+	s := exCopySession(t.sides[Listener].s)
+	before := exAppendPrint(nil, s)
+	for _, p := range old.to[Listener] {
+		var err error
+		if s.Read(exNow, true); p.kind == kindData {
+			err = s.Data(exNow, datagram.Run{Raw: p.raw, N: 1, Version: datagram.Version})
+		} else {
+			err = s.Control(exNow, p.raw)
+		}
+		if err != nil || !bytes.Equal(before, exAppendPrint(nil, s)) {
+			return fmt.Errorf("L: a frame of a connection that was fenced is taken, %v", err)
+		}
+	}
+	return nil
 }
 
 // attach gives the session the connection for which it was fenced, unless that is an old one by now.
@@ -996,6 +1021,9 @@ func (t *exTurn) take(side Role) error {
 		if !bytes.Equal(d.Payload, t.payload(1-side, number)) || int(d.Recipient) != 7+number {
 			return fmt.Errorf("%s got %v for number %d, expected %v", exSideNames[side], d, number, t.payload(1-side, number))
 		}
+		if t.sides[1-side].gone&(1<<number) != 0 {
+			return fmt.Errorf("%s got number %d, of which the sender was told that it was not sent in time", exSideNames[side], number)
+		}
 		a.got++
 		if side == Listener {
 			marked := i < run.Redelivered
@@ -1028,8 +1056,15 @@ func (t *exTurn) settle() error {
 				}
 			}
 			for _, e := range a.s.Events() {
-				if e.Kind == EventLive && Role(side) == Listener {
+				switch {
+				case e.Kind == EventLive && Role(side) == Listener:
 					t.tab().Confirm(a.s.id)
+				case e.Kind == EventExpired:
+					i := e.Number - exStart.N - 1
+					a.gone |= 1 << i
+					if Role(side) == Dialer && t.delivered&(1<<i) != 0 || Role(side) == Listener && int(i) < t.sides[Dialer].got {
+						return fmt.Errorf("%s is told that number %d was not sent in time, and it was delivered", exSideNames[side], i)
+					}
 				}
 			}
 		}
@@ -1046,7 +1081,16 @@ func (t *exTurn) settle() error {
 				c.to[side] = nil
 			}
 		}
-		if c.ends[Listener] == exLinkWaits && (c.free(Listener) || t.sc.lean && t.stale(&c)) {
+		if c.ends[Listener] == exLinkWaits && t.sc.lean && t.stale(&c) {
+			epoch := t.sides[Listener].s.epoch
+			if err := t.first(&c, c.to[Listener][0].raw); err != nil {
+				return err
+			}
+			if c.ends[Listener] != exLinkGone || t.sides[Listener].s.epoch != epoch {
+				return fmt.Errorf("L: a dial with epoch %d is taken, it has %d", c.id, epoch)
+			}
+		}
+		if c.ends[Listener] == exLinkWaits && c.free(Listener) {
 			c.ends[Listener] = exLinkGone // closed before its first frame
 		}
 		if c.ends != [2]exLink{exLinkGone, exLinkGone} {
@@ -1060,15 +1104,10 @@ func (t *exTurn) settle() error {
 	return nil
 }
 
-// stale reports whether a connection which the dialer has left brings what is refused, now and for ever. It lets the
-// listener refuse it.
+// stale reports whether a connection which the dialer has left brings what is refused, now and for ever.
 func (t *exTurn) stale(c *exWire) bool {
 	l := t.sides[Listener].s
-	if c.ends[Dialer] != exLinkGone || l == nil || l.epoch < uint64(c.id) || t.lost {
-		return false
-	}
-	before := *t
-	return t.first(c, c.to[Listener][0].raw) == nil && t.owned == before.owned && t.ownedTable == before.ownedTable
+	return c.ends[Dialer] == exLinkGone && len(c.to[Listener]) > 0 && l != nil && l.epoch >= uint64(c.id) && !t.lost
 }
 
 // ended sees to a Session that has ended: the listener forgets it, a dialer that lost it begins another, and what it has
@@ -1119,7 +1158,7 @@ func (w *exWorld) printSide(side Role) {
 	a := &w.sides[side]
 	var space [2048]byte
 	b := exAppendBits(space[:0], a.done, a.aged, a.over, a.writing)
-	b = exAppendNumbers(b, uint64(a.sent), uint64(a.got), uint64(a.owes))
+	b = exAppendNumbers(b, uint64(a.sent), uint64(a.got), uint64(a.owes), a.gone)
 	a.print = exPrintOf(exAppendPrint(b, a.s))
 }
 
