@@ -29,10 +29,15 @@ import (
 // exOp.String: "pull.Dt+2f" is that the dialer's timer for an ACK fires, it hands over two datagrams, ends its stream,
 // and writes; "in.L.1x2" that two frames arrive at the listener on the first connection.
 //
-// Two reductions keep it small, and lose nothing. What an application hands over, the end of its stream and the timer for
-// an ACK change nothing that anybody sees until the side's next write: so they come right before that, in all numbers
-// (scopes with apart have them as steps of their own, which TestExploreReduction compares). And what a closed end will
-// never read is not part of a state.
+// Reductions keep it small, and lose nothing. What an application hands over, the end of its stream and the timer for an
+// ACK change nothing that anybody sees until the side's next write: so they come right before that, in all numbers. A
+// dialer without a connection can do nothing but dial: so it does at once (scopes with apart have all this as steps of
+// their own, which TestExploreReduction compares). A dial that has become stale, for there is a newer one, is refused
+// whenever it comes, and changes nothing: with lean it comes at once. What a closed end will never read is not part of a
+// state. Times are not, either: the clock stands still, and a timer that runs fires at any time.
+//
+// What it cannot see: anything about credit and windows, for all bytes of a scope are within the first of it; how long
+// something takes; and the drivers, of which it has a small one of its own that does as package reconnect does.
 
 // exScopes are what is explored: all of it in CI, with EXPLORE=full. Quick is what any run of the tests does: the same with
 // fewer datagrams or cuts. States is how many there must be, of the one and of the other: fewer are a sign that it does
