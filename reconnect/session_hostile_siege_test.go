@@ -226,9 +226,11 @@ func TestSiegeHugeSize(t *testing.T) {
 // sessionCost bounds what a session costs, with its connection, goroutines and the attacker's end.
 const sessionCost = 64 << 10
 
-// each is what each of n attackers costs now: memory that the collector cannot free, stacks included.
+// each is what each of n attackers costs now: memory that the collector cannot free, stacks included, but for what a process
+// makes once and the good client has.
 func (s *siege) each(n int) int64 {
-	return (int64(holds().heap) - int64(s.before.heap)) / int64(n)
+	const once = 256 << 10
+	return max(0, int64(holds().heap)-int64(s.before.heap)-once) / int64(n)
 }
 
 // Who takes what comes and never acknowledges it makes the application wait, at SendBuffer.
