@@ -131,27 +131,16 @@ func (s *sess) frames(l *link, fresh bool) error {
 	}
 }
 
-// broken takes the end of l's stream, and returns why the reading ends.
+// broken takes the end of l's stream, and returns why the reading ends. That of a frame is another: it comes from frames.
 func (s *sess) broken(l *link, err error) error {
 	s.mu.Lock()
 	if s.link != l {
 		defer s.mu.Unlock()
-		if l.err != nil {
-			return l.err
-		}
-		return err
+		return l.err
 	}
 	if s.ended {
 		defer s.mu.Unlock()
 		return s.reason
-	}
-	if e := new(datagram.FrameError); errors.As(err, &e) {
-		if err = s.m.Bad(err); s.m.State() == session.Ended {
-			s.settle(false)
-			s.notify()
-			return err
-		}
-		err = s.why(err)
 	}
 	if isEOF(err) {
 		err = errHungUp

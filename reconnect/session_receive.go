@@ -138,8 +138,6 @@ func (s *sess) drained() error {
 	switch {
 	case s.m.EOF():
 		return io.EOF
-	case s.ended && s.reason == nil:
-		return ErrClosed
 	case s.ended:
 		return s.reason
 	}
@@ -156,7 +154,7 @@ func (s *sess) ack(n int) error {
 	s.mu.Lock()
 	if s.ended {
 		defer s.mu.Unlock()
-		if s.reason == nil || isEOF(s.reason) {
+		if isEOF(s.reason) {
 			return ErrClosed
 		}
 		return s.reason
