@@ -376,6 +376,7 @@ endd:	do
 				put(d2l, S[D].conn, CLOSE, 0, 0, S[D].unsent, S[D].arrived)
 			:: S[D].closesent || dead[S[D].conn] || full(d2l[S[D].conn])	/* no room for a last word */
 			fi;
+			dead[S[D].conn] = true;				/* it closes the connection behind its last word */
 			S[D].conn = 0;
 			good()
 		fi;
@@ -556,8 +557,12 @@ endf:	do
 	od
 }
 
-init { atomic { run Dialer(); run Listener(); run Faults() } }
+/* [D2], what of it can be seen without looking for cycles: when nothing more can happen, it is over. */
+init {
+	atomic { run Dialer(); run Listener(); run Faults() };
+endi:	timeout -> assert(d_state >= ENDED && l_id == 0)
+}
 
-/* [D2]: whatever happens, it comes to an end: all is delivered and both sides know it (good checks that), or the session
-   is lost and the dialer knows it. The faults stop by themselves, for they are counted. */
+/* [D2]: whatever happens, and whoever is slow, it comes to an end: all is delivered and both sides know it (good checks
+   that), or the session is lost and the dialer knows it. The faults stop by themselves, for they are counted. */
 ltl ends { <> (d_state >= ENDED && l_id == 0) }
