@@ -217,18 +217,18 @@ func (g *dialing) connect() (*redial.Link, error) {
 		s.mu.Unlock()
 		var err error
 		switch {
-		case ended:
+		case ended, rl != nil:
 		case gave != nil:
 			err = gave
-		case rl == nil:
+		default:
 			rl, err = rd.Dial(ctx)
 		}
-		cause := context.Cause(ctx)
-		cancel(nil)
 		s.mu.Lock()
 		g.stopDial = nil
+		cause := context.Cause(ctx)
 		ended = s.ended
 		s.mu.Unlock()
+		cancel(nil)
 		switch {
 		case ended:
 			if rl != nil {
@@ -294,7 +294,7 @@ func (g *dialing) attend(rl *redial.Link) (unanswered bool, err error) {
 	if r := new(session.RejectError); errors.As(err, &r) && r.Reason.Again() {
 		rl.Delay(millis(r.Delay), millis(r.Spread))
 	}
-	return !up, err
+	return !up && !errors.Is(err, errPreferred), err
 }
 
 func millis(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }

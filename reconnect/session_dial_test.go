@@ -326,6 +326,42 @@ func TestSessionFallback(t *testing.T) {
 	})
 }
 
+// What is preferred comes back before the fallback has answered: Dial goes on there, and leaves no connection behind.
+func TestSessionFallbackBeforeTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(mem.Network)
+		l := reconnect.NewListener(listenMem(t, n, "first"), &reconnect.ListenOptions{
+			Authenticate: func(ctx context.Context, p *reconnect.Peer) (string, error) {
+				<-time.After(time.Second)
+				return "", ctx.Err()
+			},
+		})
+		l.Add(listenMem(t, n, "second"))
+		defer l.Close()
+		var first mem.Faults
+		first.RefuseDials(1, nil)
+		w := new(watch)
+		a, err := reconnect.Dial(bounded(t), mem.Dialer{Network: n, Addr: "first", Faults: &first}, &reconnect.DialOptions{
+			Fallbacks:      []transport.Dialer{mem.Dialer{Network: n, Addr: "second"}},
+			Redial:         &redial.Policy{ReturnAfter: 200 * time.Millisecond},
+			SessionOptions: reconnect.SessionOptions{OnEvent: w.onEvent},
+		})
+		require.NoError(t, err)
+		require.Equal(t, "first", a.RemoteAddr().String())
+		require.Equal(t, 1, w.count(reconnect.EventDialFailed), "a move is no failure: %v", w.kinds())
+		b, err := l.Accept(t.Context())
+		require.NoError(t, err)
+		exchange(t, a, b, 100, func() {})
+		a.CloseNow()
+		<-a.Done()
+		b.CloseNow()
+		<-b.Done()
+		l.Close()
+		synctest.Wait()
+		require.Zero(t, n.Faults().Stats().Live)
+	})
+}
+
 // The session ends in the moment in which it moves to what it prefers: no connection is left behind.
 func TestSessionEndsWhileItMoves(t *testing.T) {
 	for range 20 {

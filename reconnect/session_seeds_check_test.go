@@ -21,6 +21,11 @@ func (r *seedRun) check() {
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
 		pass(nil, time.Hour) // is somebody slow, or has nobody it?
+		for k := 1; k <= st.Conns; k++ {
+			if f, err := r.net.Faults().WaitConn(context.Background(), k); err == nil && f.Stats().Live > 0 {
+				r.log.add("connection %d of %d is open: %+v", k, st.Conns, f.Stats())
+			}
+		}
 		r.fail("D5: %d connections are still open, and %d an hour later\n%s", st.Live, r.net.Faults().Stats().Live, stacks)
 	}
 	var all []*seedSide
