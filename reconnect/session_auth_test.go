@@ -2,6 +2,7 @@ package reconnect_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,11 +15,11 @@ import (
 // An Authenticate that runs out of time, as when what it asks is down, refuses nobody for good: the session dials again.
 func TestSessionAuthenticateOutOfTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		down := false
+		var down atomic.Bool
 		s := memSession(t, &reconnect.ListenOptions{
 			HandshakeTimeout: time.Second,
 			Authenticate: func(ctx context.Context, _ *reconnect.Peer) (string, error) {
-				if down {
+				if down.Load() {
 					<-ctx.Done()
 					return "", ctx.Err()
 				}
@@ -26,12 +27,12 @@ func TestSessionAuthenticateOutOfTime(t *testing.T) {
 			},
 		}, nil)
 		defer s.end()
-		down = true
+		down.Store(true)
 		s.line.cut()
 		<-time.After(20 * time.Second)
 		require.NoError(t, s.a.Err())
 		require.Equal(t, reconnect.Disconnected, s.a.State())
-		down = false
+		down.Store(false)
 		require.NoError(t, s.a.Writer().Send(bounded(t), text(1, "x")))
 		d, err := s.b.Reader().Receive(bounded(t))
 		require.NoError(t, err)
