@@ -537,7 +537,7 @@ func runSeeds(first, count uint64, add func(*sim)) (f figures, bad *failed) {
 }
 
 // TestSim runs the simulation with many seeds. SEEDS=n runs n of them, SEED=n only that one; FROM=n begins there. It
-// stops at the first that fails, and shrinks it, unless SHRINK=0.
+// stops at the first that fails, and shrinks it, unless SHRINK=0. SITUATIONS=1 prints how often it came to each.
 func TestSim(t *testing.T) {
 	first, count := seedRange(t, 1500)
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
@@ -548,7 +548,9 @@ func TestSim(t *testing.T) {
 	}
 	took := time.Since(began)
 	for i, n := range f.hits {
-		t.Logf("%9d %s", n, situations[i])
+		if os.Getenv("SITUATIONS") != "" {
+			t.Logf("%9d %s", n, situations[i])
+		}
 		if n == 0 && count >= 1000 {
 			t.Errorf("it never came to this: %s", situations[i])
 		}
