@@ -369,13 +369,18 @@ func TestSessionCloseReasonsAtTheDialer(t *testing.T) {
 	for _, c := range closes {
 		t.Run(c.reason.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				i := &impostor{t: t, live: func(nc net.Conn) { _, _ = nc.Write(closing(c.reason)) }}
+				sent := make(chan struct{})
+				i := &impostor{t: t, live: func(nc net.Conn) {
+					<-sent
+					_, _ = nc.Write(closing(c.reason))
+				}}
 				w := new(watch)
 				a := reconnect.Open(i.dialer(), &reconnect.DialOptions{
 					Strict: true, SessionOptions: reconnect.SessionOptions{OnEvent: w.onEvent},
 				})
 				defer a.CloseNow()
 				require.NoError(t, a.Writer().Send(bounded(t), text(1, "unconfirmed")))
+				close(sent)
 				ended(t, a, w, c.is, c.says)
 				assert.Equal(t, []datagram.Datagram{text(1, "unconfirmed")}, a.Unconfirmed())
 				if lost := new(reconnect.SessionLostError); errors.As(a.Err(), &lost) {
