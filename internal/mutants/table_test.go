@@ -305,13 +305,13 @@ var mutants = []mutant{
 		new: "	s.redelivered = l.sent.N - l.base.N\n",
 	},
 	{
-		name: "tombstone-forgets-how-far", file: table, breaks: "D3, R-127: how much got through",
+		name: "tombstone-forgets-how-far", file: table, test: "TestTableModel", breaks: "D3, R-127: how much got through",
 		bug: "The tombstone of a session does not say what had arrived.",
 		old: "	dead := &tombstone{id: id, arrived: arrived, since: now, why: why}\n",
 		new: "	dead := &tombstone{id: id, since: now, why: why}\n",
 	},
 	{
-		name: "tombstone-not-believed", file: input, breaks: "D3, R-127: how much got through",
+		name: "tombstone-not-believed", file: input, test: "TestR128Reasons", breaks: "D3, R-127: how much got through",
 		bug: "The dialer does not take what REJECT acknowledges.",
 		old: "	if r.Flags&FlagReceivedKnown != 0 {\n",
 		new: "	if r.Flags&FlagReceivedKnown > 1 {\n",
@@ -332,9 +332,9 @@ var mutants = []mutant{
 	// Being alive, ending.
 	{
 		name: "death-not-noticed", file: alive, breaks: "D2, R-132: missed death",
-		bug: "A connection that stays silent is asked again and again, and not given up.",
-		old: "	default:\n		return true\n	}\n	return false\n",
-		new: "	default:\n		s.sign(now)\n	}\n	return false\n",
+		bug: "A connection that was asked for a sign of life and stays silent is waited for.",
+		old: "	if !s.pinged && s.answered() {\n		return last + ping, ping\n	}\n	return last + 2*ping, ping\n",
+		new: "	if !s.pinged && s.answered() {\n		return last + ping, ping\n	}\n	if s.answered() {\n		return last + 1e6*ping, ping\n	}\n	return last + 2*ping, ping\n",
 	},
 	{
 		name: "ping-never-sent", file: alive, test: "TestR132Idle", breaks: "D2, R-132: false death",
