@@ -64,7 +64,7 @@ func (l *Listener) handshake(o *opening) {
 		l.unread(o, errCrowded)
 		return
 	}
-	ctx, cancel := context.WithDeadline(l.ctx, deadline)
+	ctx, cancel := context.WithDeadline(l.ctx, deadline.Add(-l.o.HandshakeTimeout/5)) // the answer has to come in time
 	s, k, err := l.session(ctx, nc, frame)
 	cancel()
 	if err != nil {
@@ -184,7 +184,7 @@ func (l *Listener) authenticate(ctx context.Context, nc net.Conn, token []byte, 
 	principal, err := l.o.Authenticate(ctx, &Peer{Addr: nc.RemoteAddr(), TLS: tlsState(nc), Token: token, Resume: resume})
 	switch {
 	case err != nil && ctx.Err() != nil: // that it was too slow says nothing of the peer, which may dial again
-		return "", fmt.Errorf("reconnect: Authenticate had no more time: %w", err)
+		return "", fmt.Errorf("%w: Authenticate had no more time: %w", l.busy(session.ReasonBusy), err)
 	case err != nil:
 		return "", fmt.Errorf("%w: %w", reject(session.ReasonUnauthorised), err)
 	}

@@ -120,8 +120,8 @@ type ListenOptions struct {
 	Expiry time.Duration
 
 	// Authenticate says who a peer is, at each connection that it makes; an error refuses it, which ends the dialer's
-	// session. A session is only resumed by the principal that began it. ctx ends with HandshakeTimeout, and with Close;
-	// an error after that only ends the connection. nil: everybody is "".
+	// session. A session is only resumed by the principal that began it. ctx ends when four fifths of HandshakeTimeout
+	// are over, and with Close; an error after that asks the dialer to come back in 1 to 2 s. nil: everybody is "".
 	Authenticate func(ctx context.Context, p *Peer) (principal string, err error)
 
 	// HandshakeTimeout bounds the time from a connection to the answer to its first frame. 0: DefaultHandshakeTimeout.
