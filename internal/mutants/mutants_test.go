@@ -79,8 +79,12 @@ type result struct {
 
 var failed = regexp.MustCompile(`seed (\d+): ([^\n]*)`)
 
-// build makes the test binary of a package, with a file replaced if text is not nil, and returns its path.
-func build(t *testing.T, pkg, file string, text []byte) (string, error) {
+// needs are the test files of the machine that TestSim is made of: compiling the others takes longer than most hunts.
+var needs = regexp.MustCompile(`^(sim|sim_.*|help|pair)_test\.go$`)
+
+// build makes the test binary of a package, with a file replaced if text is not nil, and returns its path. test is what
+// it has to have.
+func build(t *testing.T, pkg, test, file string, text []byte) (string, error) {
 	dir := t.TempDir()
 	bin := filepath.Join(dir, "test.exe")
 	args := []string{"test", "-c", "-o", bin}
@@ -88,7 +92,18 @@ func build(t *testing.T, pkg, file string, text []byte) (string, error) {
 		copied, overlay := filepath.Join(dir, "mutant.go"), filepath.Join(dir, "overlay.json")
 		path, err := filepath.Abs(filepath.Join(root, file))
 		require.NoError(t, err)
-		list, err := json.Marshal(map[string]map[string]string{"Replace": {path: copied}})
+		replace := map[string]string{}
+		if test == "TestSim" {
+			files, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*_test.go"))
+			require.NoError(t, err)
+			for _, f := range files {
+				if !needs.MatchString(filepath.Base(f)) {
+					replace[f] = "" // is not there
+				}
+			}
+		}
+		replace[path] = copied
+		list, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(copied, text, 0o600))
 		require.NoError(t, os.WriteFile(overlay, list, 0o600))
@@ -97,7 +112,7 @@ func build(t *testing.T, pkg, file string, text []byte) (string, error) {
 	cmd := exec.CommandContext(t.Context(), "go", append(args, "./"+pkg)...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("does not compile: %w\n%s", err, out)
+		return "", fmt.Errorf("does not compile: %w (for TestSim, of the test files those alone that match needs, %v)\n%s", err, needs, out)
 	}
 	return bin, nil
 }
@@ -129,7 +144,7 @@ func hunt(t *testing.T, m mutant) (r result) {
 		r.err = err
 		return r
 	}
-	bin, err := build(t, m.dir(), m.file, text)
+	bin, err := build(t, m.dir(), m.find(), m.file, text)
 	if err != nil {
 		r.err = err
 		return r
@@ -204,7 +219,7 @@ func sound(t *testing.T, results []result, seeds int) {
 		}
 	}
 	for pkg, names := range tests {
-		bin, err := build(t, pkg, "", nil)
+		bin, err := build(t, pkg, "", "", nil)
 		require.NoError(t, err)
 		out, passed, err := run(t.Context(), bin, pkg, strings.Join(names, "|"), seeds)
 		require.NoError(t, err)
