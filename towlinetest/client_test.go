@@ -36,7 +36,7 @@ func TestClient(t *testing.T) {
 				d := dialers[addr]
 				mu.Unlock()
 				return client(ctx, d)
-			}, nil)
+			}, &towlinetest.ClientOptions{Timeout: caseTime})
 			t.Logf("%s: %v", w.name, r)
 			assert.GreaterOrEqual(t, r.Passed, 30)
 		})

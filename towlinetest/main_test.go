@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -27,6 +28,9 @@ func TestMain(m *testing.M) {
 	_ = flag.Set("test.parallel", "16") // most of the time is waiting
 	goleak.VerifyTestMain(m)
 }
+
+// caseTime bounds a case: with the race detector and all transports at once some take a while.
+const caseTime = 2 * time.Minute
 
 // world makes a listener and what dials it, over each of Towline's transports.
 type world struct {

@@ -16,7 +16,7 @@ func TestServer(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
 			ln, d := w.make(t)
-			lo, so := new(reconnect.ListenOptions), new(towlinetest.ServerOptions)
+			lo, so := new(reconnect.ListenOptions), &towlinetest.ServerOptions{Timeout: caseTime}
 			if w.name != "mem" { // once with what is usual; the others in a hurry
 				so.MaxPayload = 1 << 20
 				lo.MaxPayload, lo.SendBuffer, lo.MaxWindow = so.MaxPayload, 1<<18, 1<<18

@@ -21,6 +21,9 @@ import (
 	towtls "github.com/towline-mq/towline/transport/tls"
 )
 
+// caseTime bounds a case: with the race detector, and all transports at once, 16 MiB take QUIC a while.
+const caseTime = 4 * patience
+
 // The programs speak the protocol as docs/protocol.md says (claim D7), on each transport and in both roles. A failure
 // names the requirement, and says how to run its case alone.
 func TestConformanceOfServer(t *testing.T) {
@@ -29,7 +32,7 @@ func TestConformanceOfServer(t *testing.T) {
 		scheme := url[:4]
 		t.Run(scheme, func(t *testing.T) {
 			t.Parallel()
-			r := towlinetest.Server(t, dialerTo(t, url, s.fingerprint, ""), &towlinetest.ServerOptions{Timeout: patience})
+			r := towlinetest.Server(t, dialerTo(t, url, s.fingerprint, ""), &towlinetest.ServerOptions{Timeout: caseTime})
 			t.Logf("%s: %v", url, r)
 			require.NotZero(t, r.Passed)
 		})
@@ -54,7 +57,7 @@ func TestConformanceOfClient(t *testing.T) {
 					return fmt.Errorf("%w: %s", err, out)
 				}
 				return nil
-			}, &towlinetest.ClientOptions{Strict: true, Impatient: true, Timeout: patience})
+			}, &towlinetest.ClientOptions{Strict: true, Impatient: true, Timeout: caseTime})
 			t.Logf("%s: %v", scheme, r)
 			require.NotZero(t, r.Passed)
 		})
