@@ -211,7 +211,7 @@ var mutants = []mutant{
 		new: "",
 	},
 	{
-		name: "hello-again-is-refused", file: attach, test: "TestR115LostWelcome", breaks: "D3, R-115: lost WELCOME",
+		name: "hello-again-is-refused", file: attach, breaks: "D3, R-115: lost WELCOME",
 		bug: "A repeated HELLO to a session that its dialer has not confirmed is rejected, and the session lost.",
 		old: "	case s.state == Ended || s.Confirmed():\n",
 		new: "	case s.state == Ended || s.Confirmed() || s.recv.arrived.N > s.cfg.Start.N:\n",

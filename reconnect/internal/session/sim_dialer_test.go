@@ -208,6 +208,11 @@ func (d *dialer) ended() bool {
 // gaveUp sees to a session that is lost: what is unconfirmed goes on in a new one, when nobody writes it any more.
 func (d *dialer) gaveUp() {
 	d.m.hit(sessionLost)
+	for _, e := range d.m.server.alive() {
+		if e.s.id == d.s.id && !d.tainted && d.s.epoch <= MaxHellos { // after so many HELLOs it begins anew by itself
+			d.m.failf("%s: lost, while the listener has it: %v", d.name, d.s.err)
+		}
+	}
 	d.unconfirmed()
 	if ce := d.cur; ce != nil {
 		d.cur = nil
