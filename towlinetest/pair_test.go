@@ -42,6 +42,7 @@ func TestPairInABubble(t *testing.T) {
 				Listen: &reconnect.ListenOptions{Expiry: 2 * time.Hour},
 				Dial:   &reconnect.DialOptions{Strict: true},
 			})
+			passes(t, s.Dialer, s.Listener, "confirmed") // else the listener keeps it for 30 s
 			begin := time.Now()
 			s.Faults.Freeze(mem.Both)
 			time.AfterFunc(time.Hour, func() { s.Faults.Thaw(mem.Both) })
