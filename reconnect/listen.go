@@ -200,35 +200,60 @@ func (l *Listener) acceptFrom(ln net.Listener) {
 type opening struct {
 	nc      net.Conn
 	idle    *list.Element // in Listener.idle, while its peer has not said its first frame, or has been refused
+	since   time.Time     // when it came; zero if refused
 	dropped bool          // made room; nc is closed
 }
 
-// open begins a handshake, in the place of an idle one if there are too many. So who says nothing keeps nobody out. If
-// none is idle it waits until one ends or is, which HandshakeTimeout bounds. It returns nil once l is closed.
+// roomAfter is how long a connection without its first frame keeps its place: long enough for a distant peer, and for a
+// machine to which all dialers come back at once.
+const roomAfter = 500 * time.Millisecond
+
+// open begins a handshake, in the place of one that is idle for long if there are too many. So who says nothing keeps
+// nobody out. If there is none it waits until there is, or until one ends, which HandshakeTimeout bounds. It returns nil
+// once l is closed.
 func (l *Listener) open(nc net.Conn) *opening {
 	l.mu.Lock()
 	for len(l.opening) >= l.o.MaxHandshakes && !l.closed {
+		var left time.Duration
 		if oldest := l.idle.Front(); oldest != nil {
-			old := l.idle.Remove(oldest).(*opening)
-			old.idle, old.dropped = nil, true
-			delete(l.opening, old)
-			l.mu.Unlock()
-			closeNow(old.nc)
-		} else {
-			room := l.room.wait()
-			l.mu.Unlock()
-			<-room
+			old := oldest.Value.(*opening)
+			if left = roomAfter - time.Since(old.since); left <= 0 {
+				l.idle.Remove(oldest)
+				old.idle, old.dropped = nil, true
+				delete(l.opening, old)
+				l.mu.Unlock()
+				closeNow(old.nc)
+				l.mu.Lock()
+				continue
+			}
 		}
+		room := l.room.wait()
+		l.mu.Unlock()
+		waitFor(room, left)
 		l.mu.Lock()
 	}
 	defer l.mu.Unlock()
 	if l.closed {
 		return nil
 	}
-	o := &opening{nc: nc}
+	o := &opening{nc: nc, since: time.Now()}
 	o.idle = l.idle.PushBack(o)
 	l.opening[o] = struct{}{}
 	return o
+}
+
+// waitFor waits until c is closed, and for d if that is not 0.
+func waitFor(c <-chan struct{}, d time.Duration) {
+	if d <= 0 {
+		<-c
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-c:
+	case <-timer.C:
+	}
 }
 
 // heard says that o's peer has said its first frame, on which is decided now. It returns false if o has made room.
@@ -247,7 +272,8 @@ func (l *Listener) leaving(o *opening) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.opening[o]; ok && o.idle == nil {
-		o.idle = l.idle.PushBack(o)
+		o.since = time.Time{}
+		o.idle = l.idle.PushFront(o)
 		l.room.broadcast()
 	}
 }

@@ -127,8 +127,8 @@ type ListenOptions struct {
 	// HandshakeTimeout bounds the time from a connection to the answer to its first frame. 0: DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 
-	// MaxHandshakes is how many connections may be without a session at once, with their peers not proved. One more is
-	// served nonetheless, and the oldest whose first frame has not come is closed for it; if all have come, it waits. 0:
+	// MaxHandshakes is how many connections may be without a session at once, with their peers not proved. One more waits
+	// until there is room; the oldest whose first frame has not come within half a second is closed for it. 0:
 	// DefaultMaxHandshakes.
 	MaxHandshakes int
 
