@@ -225,8 +225,13 @@ func (v *server) first(ce *connEnd, run datagram.Run) {
 	m := v.m
 	if m.now < v.frozen {
 		ce.held = true
+		process := v.table
 		m.at(v.frozen, func() {
 			ce.held = false
+			if v.table != process { // it ended when it went on
+				ce.close()
+				return
+			}
 			v.first(ce, run)
 			ce.readable()
 		})
