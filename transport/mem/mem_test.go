@@ -51,7 +51,7 @@ func pipe(t testing.TB, cfg *mem.Config) (a, b *mem.Conn) {
 }
 
 // pass lets time pass, in a bubble of testing/synctest, where that takes none.
-func pass(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // fake time
+func pass(d time.Duration) { <-time.After(d) }
 
 func closing(all ...io.Closer) func() {
 	return func() {

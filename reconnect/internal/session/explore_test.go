@@ -326,7 +326,7 @@ func TestExplore(t *testing.T) {
 		}
 		if !full {
 			sc.messages, sc.cuts, least = exScopes[i].quick, exScopes[i].quickCuts, exScopes[i].quickStates
-			if exploreRace { // there are no goroutines: it is for memory alone
+			if raceEnabled { // there are no goroutines: it is for memory alone
 				if sc.name != "base" && sc.name != "slow" && sc.name != "expiry" {
 					continue
 				}
@@ -394,7 +394,7 @@ func TestExplore(t *testing.T) {
 // TestExploreReduction requires that what keeps the scopes small hides nothing that a side can come to: each state of a
 // Session, on a connection and with all written, is the same in number and kind when the steps are not put together.
 func TestExploreReduction(t *testing.T) {
-	if exploreRace {
+	if raceEnabled {
 		t.Skip("no goroutines")
 	}
 	var of [2]*explorer
