@@ -14,8 +14,8 @@ import (
 
 // sess is the engine of a session: the protocol's machine under a mutex, and the connection that it has at the moment.
 //
-// Who reads a connection is the goroutine that dialled or accepted it; it is the only one for as long as nothing is
-// written. Who writes is whoever has set writing: the goroutine that calls Send, for a lone short message, else one that
+// Who reads a connection is the goroutine that dialled or accepted it, which lends that to receivers (turn); it is the only
+// one for as long as nothing is written. Who writes is whoever has set writing: the goroutine that calls Send, or one that
 // is made for it and ends when there is nothing left. A session without a connection has no goroutine on the listener's
 // side, and the one that dials on the dialer's.
 //
@@ -44,11 +44,15 @@ type sess struct {
 	link     *link // the connection; nil without one
 	last     net.Conn
 	writing  bool        // somebody writes to link, or to the one before
+	starting bool        // a goroutine was made to write, and has yet to look
 	out      session.Out // of who has set writing
-	wrote    signal      // writing was unset
+	wrote    signal      // writing was unset, or starting
+	given    signal      // the connection was given something to write
+	flowing  bool        // it was, and nobody has waited for more in vain since
 	wroteAt  time.Duration
 	wroteAtN uint64 // how often the connection had been read then
 	room     signal // the log has changed, or nothing more is accepted
+	awaiting int    // how many wait for room, and so for what the peer says
 	acked    uint64 // when room was signalled last
 	refused  bool   // refuse is closed
 	refuse   chan struct{}
@@ -73,19 +77,26 @@ type clock struct{ start time.Time }
 
 func (c clock) now() time.Duration { return time.Since(c.start) + 1 } // never 0
 
-// link is one connection of a session. Its fields are its reader's, or do not change.
+// link is one connection of a session.
 type link struct {
-	nc    net.Conn
-	try   tryWriter // nil where a write without waiting cannot be had
-	dec   *datagram.Reader
-	vec   net.Buffers   // the writer's
-	reads atomic.Uint64 // how often it was read
-	err   error         // why it was given up; guarded by sess.mu
-	gone  chan struct{} // closed when its reader touches the session no more
+	nc        net.Conn
+	try       tryWriter        // nil where a write without waiting cannot be had
+	dec       *datagram.Reader // of who has the turn
+	vec       net.Buffers      // the writer's
+	deadlines bool             // a read can be interrupted
+	gone      chan struct{}    // closed when its reader touches the session no more
+
+	// Guarded by sess.mu.
+	turns
+	reads uint64 // how often it was read
+	err   error  // why it was given up
 }
 
 func newLink(nc net.Conn, dec *datagram.Reader) *link {
-	return &link{nc: nc, try: newTryWriter(nc), dec: dec, gone: make(chan struct{})}
+	return &link{
+		nc: nc, try: newTryWriter(nc), dec: dec, deadlines: nc.SetReadDeadline(time.Time{}) == nil,
+		gone: make(chan struct{}), turns: turns{back: make(chan struct{}, 1)},
+	}
 }
 
 func newSess(o SessionOptions, ck clock) *sess {
@@ -120,29 +131,6 @@ const (
 	maxPing   = 365 * 24 * time.Hour // so that times of it can be added up
 	ackDelay  = 25 * time.Millisecond
 )
-
-// pool is the memory of all send logs.
-type pool struct{}
-
-var (
-	smallSegments = sync.Pool{New: func() any { return new([session.SmallSegment]byte) }}
-	largeSegments = sync.Pool{New: func() any { return new([session.LargeSegment]byte) }}
-)
-
-func (pool) Get(size int) []byte {
-	if size == session.SmallSegment {
-		return smallSegments.Get().(*[session.SmallSegment]byte)[:]
-	}
-	return largeSegments.Get().(*[session.LargeSegment]byte)[:]
-}
-
-func (pool) Put(b []byte) {
-	if len(b) == session.SmallSegment {
-		smallSegments.Put((*[session.SmallSegment]byte)(b))
-		return
-	}
-	largeSegments.Put((*[session.LargeSegment]byte)(b))
-}
 
 // arm sets the timer. mu is held.
 func (s *sess) arm() {

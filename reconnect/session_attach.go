@@ -41,58 +41,13 @@ func (s *sess) lose(l *link, err error) {
 	err = s.explain(err)
 	s.link = nil
 	l.err = err
+	s.recall(l)
 	worked := s.m.State() == session.Live
 	s.m.Detach()
 	if worked && !s.ended {
 		s.events = append(s.events, Event{Kind: EventDisconnected, Time: time.Now(), Err: err})
 	}
 	go closeNow(l.nc) // a transport's Close may take a while
-}
-
-// read reads l until it is no more the session's, or the session has ended. It returns why. The frames that it has read
-// of already come first.
-func (s *sess) read(l *link) error {
-	defer close(l.gone)
-	for fresh := false; ; fresh = true {
-		if fresh {
-			if err := l.dec.Fill(); err != nil {
-				return s.broken(l, err)
-			}
-			l.reads.Add(1)
-		}
-		s.mu.Lock()
-		if s.link != l {
-			defer s.mu.Unlock()
-			return l.err
-		}
-		err := s.frames(l, fresh)
-		readable := s.m.Readable() || s.m.EOF() || s.ended
-		ended := s.m.State() == session.Ended
-		if err != nil && !ended {
-			err = s.why(err) // rejected for now
-			s.lose(l, err)
-			s.settle(false)
-			return l.err
-		}
-		if ended {
-			if err == nil {
-				err = s.m.Err()
-			}
-			s.settle(false)
-			s.notify()
-			return err
-		}
-		rl := s.progress()
-		s.settle(false)
-		if readable {
-			s.notify()
-		}
-		if rl != nil {
-			rl.Progress()
-		} else if s.serve != nil {
-			s.serve.confirmed()
-		}
-	}
 }
 
 // frames gives the machine what has arrived whole. mu is held.
@@ -132,21 +87,15 @@ func (s *sess) frames(l *link, fresh bool) error {
 }
 
 // broken takes the end of l's stream, and returns why the reading ends. That of a frame is another: it comes from frames.
+// mu is held.
 func (s *sess) broken(l *link, err error) error {
-	s.mu.Lock()
-	if s.link != l {
-		defer s.mu.Unlock()
-		return l.err
-	}
 	if s.ended {
-		defer s.mu.Unlock()
 		return s.reason
 	}
 	if isEOF(err) {
 		err = errHungUp
 	}
 	s.lose(l, err)
-	s.settle(false)
 	return l.err
 }
 
@@ -169,7 +118,7 @@ func (s *sess) part(l *link) {
 	s.mu.Lock()
 	s.parting = l.nc
 	s.limitGoodbye()
-	for s.writing {
+	for s.writing || s.starting {
 		changed := s.wrote.wait()
 		s.mu.Unlock()
 		<-changed // bounded by the deadline

@@ -30,6 +30,7 @@ func (s *sess) finishEnd() {
 		s.reason = err
 	}
 	close(s.end)
+	s.recall(s.link)
 	s.notify()
 	s.room.broadcast()
 	s.events = append(s.events, Event{Kind: EventClosed, Time: time.Now(), Err: err})

@@ -115,12 +115,23 @@ func (s *sess) refill(ctx context.Context) (more bool, err error) {
 		s.settle(false)
 		return true, nil
 	}
-	err = s.drained()
+	var l *link
+	if err = s.drained(); err == nil {
+		l = s.borrow(ctx)
+	}
 	s.settle(false) // skipped ones may have been taken
 	if err != nil {
 		s.pass()
 		s.rmu.Unlock()
 		return false, err
+	}
+	if l != nil {
+		s.rmu.Unlock()
+		_, _ = s.handle(l, turnReceiver, true, l.dec.Fill()) // its end is the reader's to deal with
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+		return false, nil
 	}
 	s.waiters.Add(1)
 	defer s.waiters.Add(-1)

@@ -50,7 +50,13 @@ func (s *sess) awaitRoom(ctx context.Context, noWait bool) error {
 			return err
 		}
 		if s.m.Room() {
-			return nil
+			if noWait || !s.flowing || s.m.Pending() < ahead {
+				return nil
+			}
+			if err := s.pace(ctx); err != nil {
+				return err
+			}
+			continue
 		}
 		if noWait {
 			return ErrWouldBlock
@@ -59,6 +65,44 @@ func (s *sess) awaitRoom(ctx context.Context, noWait bool) error {
 			return err
 		}
 	}
+}
+
+// How far senders run ahead of a connection that takes what it is given, in bytes: what is written soon is still in the
+// processor's cache then. And how long they wait for it to take some at most, before they go on to fill the buffer.
+const (
+	ahead    = 512 << 10
+	paceTime = time.Millisecond
+)
+
+// pace waits until the connection has been given something more, for paceTime at most, or for as long as ctx lets it. mu is
+// held, and given up meanwhile.
+func (s *sess) pace(ctx context.Context) error {
+	given := s.given.wait()
+	s.awaiting++
+	s.recall(s.link)
+	s.mu.Unlock()
+	timer := time.NewTimer(paceTime)
+	defer func() {
+		timer.Stop()
+		s.mu.Lock()
+		s.awaiting--
+	}()
+	select {
+	case <-given:
+	case <-timer.C:
+		s.mu.Lock()
+		s.flowing = false
+		s.mu.Unlock()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// flows notes that the connection has been given something. mu is held.
+func (s *sess) flows() {
+	s.flowing = true
+	s.given.broadcast()
 }
 
 // accepting says why nothing is accepted any more. mu is held.
@@ -75,11 +119,16 @@ func (s *sess) accepting() error {
 	return ErrPeerClosed
 }
 
-// await gives up mu until what is told of.
+// await gives up mu until what is told of. All that is waited for here comes from the peer.
 func (s *sess) await(ctx context.Context, what *signal) error {
 	changed := what.wait()
+	s.awaiting++
+	s.recall(s.link)
 	s.mu.Unlock()
-	defer s.mu.Lock()
+	defer func() {
+		s.mu.Lock()
+		s.awaiting--
+	}()
 	select {
 	case <-changed:
 		return nil

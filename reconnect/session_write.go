@@ -9,33 +9,63 @@ import (
 )
 
 // settle draws the consequences of what was told to the machine, and gives up mu: it wakes who waits, notes what
-// happened, sets the timer, and sees to it that what is to be written is. lone says that the caller may write by itself.
-func (s *sess) settle(lone bool) {
+// happened, sets the timer, and sees to it that what is to be written is. mine says that the caller may write by itself,
+// as much as goes without waiting.
+func (s *sess) settle(mine bool) {
 	s.note()
 	l := s.link
-	if s.writing || l == nil || !s.m.Pulls() {
+	switch {
+	case s.writing || l == nil || !s.m.Pulls():
 		s.mu.Unlock()
-		return
-	}
-	s.writing = true
-	if !lone || !s.lone(l) {
+	case mine && s.worth(l):
+		s.writing = true
+		s.writeMine(l)
+	default:
+		s.startWriter()
 		s.mu.Unlock()
-		go s.write(l, false)
-		return
 	}
+}
+
+// startWriter makes a goroutine that writes, unless there is one that has yet to begin. mu is held.
+func (s *sess) startWriter() {
+	if !s.starting {
+		s.starting = true
+		go s.writeAll()
+	}
+}
+
+// worth reports whether what is to be written should be by who sends it, which saves the hand-over to another goroutine:
+// if it is a lone message, or a lot. A short one that follows others closely leaves it to a goroutine that begins a moment
+// later: more gathers in that moment, and most of the system calls are saved. mu is held.
+func (s *sess) worth(l *link) bool {
+	if l.try == nil {
+		return false
+	}
+	if n := s.m.Pending(); n > loneSize {
+		return n >= aLot
+	}
+	return s.wroteAtN != l.reads || s.clock.now()-s.wroteAt >= loneGap
+}
+
+// aLot is how many bytes are worth a write of their own: the size of a segment of the log, which is still in the
+// processor's cache then.
+const aLot = session.LargeSegment
+
+// writeMine writes what goes without waiting, once, and leaves the rest to another goroutine. mu is held and writing set;
+// both are given up.
+func (s *sess) writeMine(l *link) {
 	s.m.Pull(s.clock.now(), &s.out)
+	s.flows()
 	s.mu.Unlock()
-	rest, err := l.tryWrite(s.out.Vec)
+	rest, err := l.try.writeVec(s.out.Vec)
 	if err == nil {
 		s.mu.Lock()
 		s.m.Wrote()
-		if s.link != l || !s.m.Pulls() {
-			s.rest(l)
-			s.mu.Unlock()
-			return
+		s.rest(l)
+		if s.link != nil && s.m.Pulls() {
+			s.startWriter()
 		}
 		s.mu.Unlock()
-		go s.write(l, false)
 		return
 	}
 	if !errors.Is(err, errWouldBlock) {
@@ -44,6 +74,21 @@ func (s *sess) settle(lone bool) {
 	}
 	s.out.Vec = rest
 	go s.write(l, true)
+}
+
+// writeAll writes what there is to be written, unless somebody does.
+func (s *sess) writeAll() {
+	s.mu.Lock()
+	s.starting = false
+	l := s.link
+	if s.writing || l == nil || !s.m.Pulls() {
+		s.wrote.broadcast()
+		s.mu.Unlock()
+		return
+	}
+	s.writing = true
+	s.mu.Unlock()
+	s.write(l, false)
 }
 
 // note is settle without the writing. mu stays held.
@@ -67,18 +112,10 @@ func (s *sess) note() {
 	s.arm()
 }
 
-// lone is outbound.lone: whether a message should be written by who sends it. mu is held.
-func (s *sess) lone(l *link) bool {
-	if l.try == nil || s.m.Pending() > loneSize {
-		return false
-	}
-	return s.wroteAtN != l.reads.Load() || s.clock.now()-s.wroteAt >= loneGap
-}
-
 // rest ends the writing. mu is held.
 func (s *sess) rest(l *link) {
 	s.writing = false
-	s.wroteAt, s.wroteAtN = s.clock.now(), l.reads.Load()
+	s.wroteAt, s.wroteAtN = s.clock.now(), l.reads
 	s.wrote.broadcast()
 }
 
@@ -100,6 +137,7 @@ func (s *sess) write(l *link, pulled bool) {
 			s.settle(false) // for another link, it may be
 			return
 		}
+		s.flows()
 		if s.ended { // it is the CLOSE: its time begins when its writing does, however late that is
 			s.goodbye = true
 			_ = l.nc.SetWriteDeadline(time.Now().Add(partTime))
@@ -134,16 +172,4 @@ func (l *link) write(vec [][]byte) error {
 		}
 	}
 	return nil
-}
-
-// tryWrite writes what can be written without waiting, and returns the rest with an error.
-func (l *link) tryWrite(vec [][]byte) (rest [][]byte, err error) {
-	for i, b := range vec {
-		n, err := l.try.Write(b)
-		if err != nil {
-			vec[i] = b[n:]
-			return vec[i:], err
-		}
-	}
-	return nil, nil
 }

@@ -6,8 +6,13 @@ import (
 	"net"
 )
 
-// tryWriter is a stream that takes what it can without waiting: Write returns errWouldBlock when that is not all.
-type tryWriter io.Writer
+// tryWriter is a stream that takes what it can without waiting.
+type tryWriter interface {
+	// Write returns errWouldBlock when what it took is not all.
+	io.Writer
+	// writeVec is Write of all of vec, with as few system calls as can be. It changes vec, and returns what is left of it.
+	writeVec(vec [][]byte) (rest [][]byte, err error)
+}
 
 var errWouldBlock = errors.New("reconnect: write would block")
 
@@ -35,4 +40,30 @@ func (w methodWriter) Write(p []byte) (int, error) {
 		err = errWouldBlock
 	}
 	return n, err
+}
+
+func (w methodWriter) writeVec(vec [][]byte) (rest [][]byte, err error) { return writeEach(w, vec) }
+
+// writeEach writes one slice after the other.
+func writeEach(w io.Writer, vec [][]byte) (rest [][]byte, err error) {
+	for len(vec) > 0 {
+		n, err := w.Write(vec[0])
+		if err != nil {
+			return skip(vec, n), err
+		}
+		vec = vec[1:]
+	}
+	return nil, nil
+}
+
+// skip drops the first n bytes of vec, which it changes.
+func skip(vec [][]byte, n int) [][]byte {
+	for len(vec) > 0 && n >= len(vec[0]) {
+		n -= len(vec[0])
+		vec = vec[1:]
+	}
+	if n > 0 {
+		vec[0] = vec[0][n:]
+	}
+	return vec
 }

@@ -8,12 +8,14 @@ import (
 	"syscall"
 )
 
-// socketWriter writes to a socket once, without waiting. Only the goroutine that holds outbound.writing uses it.
+// socketWriter writes to a socket once, without waiting. Only the goroutine that holds outbound.writing, or
+// sess.writing, uses it.
 type socketWriter struct {
 	raw   syscall.RawConn
 	write func(fd uintptr) bool // made once: a closure for each write would be an allocation
 
 	p   []byte
+	vec [][]byte // instead of p, where it is not nil
 	n   int
 	err error
 }
@@ -26,7 +28,11 @@ func newSocketWriter(nc syscall.Conn) tryWriter {
 	w := &socketWriter{raw: raw}
 	w.write = func(fd uintptr) bool {
 		for {
-			w.n, w.err = syscall.Write(int(fd), w.p)
+			if w.vec != nil {
+				w.n, w.err = writev(int(fd), w.vec)
+			} else {
+				w.n, w.err = syscall.Write(int(fd), w.p)
+			}
 			if !errors.Is(w.err, syscall.EINTR) {
 				return true
 			}
@@ -38,8 +44,26 @@ func newSocketWriter(nc syscall.Conn) tryWriter {
 // Write implements io.Writer, with errWouldBlock where the socket is full.
 func (w *socketWriter) Write(p []byte) (int, error) {
 	w.p = p
+	return w.do(len(p))
+}
+
+func (w *socketWriter) writeVec(vec [][]byte) ([][]byte, error) {
+	if !vectored || len(vec) == 1 {
+		return writeEach(w, vec)
+	}
+	size := 0
+	for _, p := range vec {
+		size += len(p)
+	}
+	w.vec = vec
+	n, err := w.do(size)
+	return skip(vec, n), err
+}
+
+// do makes the call, for size bytes.
+func (w *socketWriter) do(size int) (int, error) {
 	err := w.raw.Write(w.write)
-	w.p = nil
+	w.p, w.vec = nil, nil
 	switch {
 	case err != nil:
 		return 0, err
@@ -47,7 +71,7 @@ func (w *socketWriter) Write(p []byte) (int, error) {
 		return 0, errWouldBlock
 	case w.err != nil:
 		return max(w.n, 0), os.NewSyscallError("write", w.err)
-	case w.n < len(p):
+	case w.n < size:
 		return w.n, errWouldBlock
 	}
 	return w.n, nil

@@ -1,0 +1,10 @@
+//go:build unix && !(linux || darwin || openbsd)
+
+package reconnect
+
+import "errors"
+
+const vectored = false
+
+// writev is never called where there is none.
+func writev(int, [][]byte) (int, error) { return 0, errors.ErrUnsupported }
