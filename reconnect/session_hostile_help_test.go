@@ -61,6 +61,10 @@ func newFortOf(t *testing.T, ln net.Listener, o reconnect.ListenOptions, app fun
 	f := &fort{t: t, app: app, ends: map[string]int{}, said: map[string]int{}}
 	o.Logger = slog.New(clerk{f})
 	f.l = reconnect.NewListener(ln, &o)
+	t.Cleanup(func() { // if the test has failed: a bubble has to be empty in the end
+		_ = f.l.Close()
+		f.wg.Wait()
+	})
 	f.wg.Go(func() {
 		for {
 			c, err := f.l.Accept(context.Background())
