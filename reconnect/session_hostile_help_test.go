@@ -231,6 +231,46 @@ func (f *fort) typed() {
 	}
 }
 
+// keeper is a net.Listener that remembers what it accepted until that is closed. Otherwise the collector would close what a
+// Listener forgets to, and nobody would see that it does.
+type keeper struct {
+	net.Listener
+	mu    sync.Mutex
+	conns []net.Conn
+	most  int // of conns, before those that are closed are let go
+}
+
+func (k *keeper) Accept() (net.Conn, error) {
+	nc, err := k.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.conns = append(k.conns, nc)
+	if len(k.conns) > k.most {
+		k.forget()
+		k.most = 2*len(k.conns) + 64
+	}
+	return nc, nil
+}
+
+// forget lets go of what is closed.
+func (k *keeper) forget() {
+	k.conns = slices.DeleteFunc(k.conns, func(nc net.Conn) bool {
+		raw, err := nc.(syscall.Conn).SyscallConn()
+		return err != nil || errors.Is(raw.Control(func(uintptr) {}), net.ErrClosed)
+	})
+}
+
+// open is how many that were accepted are not closed.
+func (k *keeper) open() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.forget()
+	return len(k.conns)
+}
+
 // client is one that is served as if nothing were the matter. It begins with a session that goes to and fro until
 // leave, and is cut from time to time; beside it, new sessions come and go.
 type client struct {

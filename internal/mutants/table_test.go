@@ -360,4 +360,12 @@ var mutants = []mutant{
 		old: "	if s.finished() && (r.Reason.Lost() || r.Reason == ReasonClosed) {\n",
 		new: "	if s.finished() && r.Reason.Lost() {\n",
 	},
+
+	// The driver.
+	{
+		name: "refused-and-not-closed", file: "reconnect/handshake.go", in: "reconnect", test: "TestHostileSessions", breaks: "D5, D6: a descriptor kept",
+		bug: "A connection that is refused is forgotten, and not closed.",
+		old: "slog.Any(\"reason\", err))\n\tcloseNow(nc)\n}\n\n// reject tells",
+		new: "slog.Any(\"reason\", err))\n}\n\n// reject tells",
+	},
 }
