@@ -29,6 +29,7 @@ type end struct {
 
 	skew    time.Duration // of its clock, forwards
 	frozen  time.Duration // the process is stopped until then
+	stood   time.Duration // when the process last stood still, or its clock jumped; it may be in the future
 	armed   time.Duration // when Tick is called next; 0: not
 	ticks   func()
 	gone    bool // the process is gone, and its memory with it
@@ -74,12 +75,15 @@ type connEnd struct {
 	begun   bool   // some of it is written
 	stalled bool   // no room in the lane
 
+	life life
+
 	reads, writes, written func() // readable, writeOn, wrote
 }
 
 func (m *sim) newConnEnd(c *conn, side int, e *end) *connEnd {
 	ce := &connEnd{m: m, c: c, side: side, in: c.lanes[1-side], out: c.lanes[side], e: e}
 	ce.reader = datagram.NewReader(ce.in, &datagram.Options{Control: true, MaxPayload: int(m.plan.maxPayload)})
+	ce.life.heard = m.now
 	ce.reads, ce.writes, ce.written = ce.readable, ce.writeOn, ce.wrote
 	c.ends[side] = ce
 	return ce
@@ -122,6 +126,7 @@ func (ce *connEnd) readable() {
 			}
 			if ce.e != nil {
 				ce.e.s.Read(ce.e.clock(), run.N > 0)
+				ce.read(run.N > 0)
 				ce.e.checked("Read")
 			}
 			if run.N == 0 {
@@ -157,6 +162,7 @@ func (ce *connEnd) frame(run datagram.Run) {
 		return
 	}
 	s := e.s
+	ce.heard(run)
 	var err error
 	if run.Version == datagram.Version {
 		if s.recv.stopped {
@@ -172,7 +178,10 @@ func (ce *connEnd) frame(run datagram.Run) {
 		if m.tracing {
 			m.note("%s: %d datagrams in, arrived %v here %v", e.name, run.N, s.recv.arrived, s.recv.here)
 		}
-		m.hitIf(passed32, s.recv.arrived.N > 1<<32 && s.recv.arrived.N-n <= 1<<32)
+		passes := func(limit uint64) bool { return s.recv.arrived.N > limit && s.recv.arrived.N-n <= limit }
+		m.hitIf(passed31, passes(1<<31))
+		m.hitIf(passed32, passes(1<<32))
+		m.hitIf(passed63, passes(1<<63))
 	} else {
 		err = e.control(run.Raw)
 	}
@@ -250,6 +259,7 @@ func (e *end) kick() {
 	if m.tracing {
 		m.note("%s: conn %d, %d bytes out: %s, unsent %v credit %d", e.name, ce.c.n, len(ce.copy), frameNames(ce.copy), s.log.unsent, s.credit)
 	}
+	ce.life.parts = 0
 	ce.writing, ce.piece, ce.off, ce.stalled, ce.begun = true, 0, 0, false, false
 	e.writers++
 	if d := m.plan.writeDelay; d > 0 && !m.healed && m.odds(3) {
@@ -273,6 +283,7 @@ func (e *end) written(p []byte, max Position) {
 				e.m.hitIf(finAgain, binary.BigEndian.Uint64(p[8:])+e.s.log.origin.N < max.N)
 			case KindPing:
 				e.m.hit(pingSent)
+				e.cur.life.asked = e.m.now
 			default:
 			}
 		} else {
@@ -525,6 +536,7 @@ func (e *end) tick() {
 		e.checked("Tick")
 		m.note("%s: conn %d is silent", e.name, e.cur.c.n)
 		m.hit(silence)
+		e.cur.dead()
 		e.cur.close()
 		return
 	}

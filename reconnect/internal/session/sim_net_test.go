@@ -180,7 +180,8 @@ type conn struct {
 	exporter []byte
 	lanes    [2]*lane // by who writes
 	ends     [2]*connEnd
-	dead     bool // reset: nothing passes any more
+	dead     bool          // reset: nothing passes any more
+	slow     time.Duration // how long an answer may take, from the frame that is answered, if nothing is the matter
 }
 
 // lane is one direction of a connection.
@@ -254,6 +255,7 @@ func (m *sim) newConn(d *dialer) *conn {
 		c.exporter = make([]byte, 32)
 		m.secret.Read(c.exporter)
 	}
+	c.slow = 2*m.plan.writeDelay + max(c.lanes[0].latency, c.lanes[1].latency) + 200*time.Millisecond
 	m.conns = append(m.conns, c)
 	return c
 }

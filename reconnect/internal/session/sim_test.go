@@ -104,7 +104,10 @@ const (
 	shortWriteFailed
 	largestDatagram
 	ackDelayed
+	passed31
 	passed32
+	passed63
+	heardInVain
 	sessionsCompete
 	budgetRefused
 	budgetReturned
@@ -145,7 +148,8 @@ var situations = [numSituations]string{
 	"an empty datagram", "a datagram longer than the window", "the counts are used up", "a byte is changed",
 	"a dial hangs", "a dial that hung works, late", "a HELLO comes after a later one", "a RESUME comes after a later one",
 	"a process stops for a while", "a connection is clogged for a while", "a write fails in its middle",
-	"a datagram of the largest size", "an acknowledgement waits for its time", "the counts pass 2^32",
+	"a datagram of the largest size", "an acknowledgement waits for its time", "the counts pass 2^31",
+	"the counts pass 2^32", "the counts pass 2^63", "a connection is given up whose peer has had the PING",
 	"sessions share the budget", "the budget refuses a wider window", "a session gives some of the budget back",
 	"the floors are more than the budget", "three sessions at once", "the listener is busy", "a session is evicted",
 	"another principal is refused", "a token is refused", "a copy of a session is refused",
