@@ -70,6 +70,7 @@ type connEnd struct {
 	writing bool
 	vec     Out
 	copy    []byte // what it must still be when it is written
+	same    int    // so much of that was compared
 	piece   int    // of vec
 	off     int    // in that piece
 	begun   bool   // some of it is written
@@ -81,7 +82,7 @@ type connEnd struct {
 }
 
 func (m *sim) newConnEnd(c *conn, side int, e *end) *connEnd {
-	ce := &connEnd{m: m, c: c, side: side, in: c.lanes[1-side], out: c.lanes[side], e: e}
+	ce := &connEnd{m: m, c: c, side: side, in: c.lanes[1-side], out: c.lanes[side], e: e, copy: m.mem.bytes()}
 	ce.reader = datagram.NewReader(ce.in, &datagram.Options{Control: true, MaxPayload: int(m.plan.maxPayload)})
 	ce.life.heard = m.now
 	ce.reads, ce.writes, ce.written = ce.readable, ce.writeOn, ce.wrote
@@ -99,9 +100,9 @@ func (ce *connEnd) readable() {
 	ce.yielded = false
 	for !ce.held {
 		if ce.closed || ce.e != nil && ce.e.cur != ce {
-			if len(ce.in.inbox) > 0 {
+			if ce.in.inbox.len() > 0 {
 				ce.m.hit(lateBytes)
-				ce.in.inbox = nil
+				ce.in.inbox.drop()
 			}
 			return
 		}
@@ -111,7 +112,7 @@ func (ce *connEnd) readable() {
 			return
 		}
 		if run.N == 0 {
-			if len(ce.in.inbox) == 0 {
+			if ce.in.inbox.len() == 0 {
 				if ce.in.ended {
 					ce.broken("the end of the stream")
 				}
@@ -248,7 +249,7 @@ func (e *end) kick() {
 		m.hitIf(creditUsedUp, s.state == Live && s.log.unsent.N < s.log.end.N && !s.stopped)
 		return
 	}
-	ce.copy = ce.copy[:0]
+	ce.copy, ce.same = ce.copy[:0], 0
 	for _, p := range ce.vec.Vec {
 		if len(p) == 0 {
 			m.failf("%s: Pull gave an empty piece", e.name)
@@ -330,12 +331,12 @@ func (ce *connEnd) writeOn() {
 			k = min(k, 1+m.rng.IntN(3000))
 		}
 		n := ce.out.write(p[ce.off : ce.off+k])
-		if !bytes.Equal(p[ce.off:ce.off+n], ce.copy[:n]) {
+		if !bytes.Equal(p[ce.off:ce.off+n], ce.copy[ce.same:ce.same+n]) {
 			m.failf("%s: the bytes of a write have changed under it", e.name)
 		}
 		ce.begun = ce.begun || n > 0
 		ce.off += n
-		ce.copy = ce.copy[n:]
+		ce.same += n
 		if ce.off == len(p) {
 			ce.piece, ce.off = ce.piece+1, 0
 		}

@@ -427,7 +427,7 @@ func (v *server) takeOver(ce *connEnd, e *end, epoch uint64, frame []byte, attac
 	v.table.Attach(e.s.id)
 	if old := e.cur; old != nil {
 		m.hit(takenOverLive)
-		m.hitIf(takenOverInRead, old.yielded || len(old.in.inbox) > 0)
+		m.hitIf(takenOverInRead, old.yielded || old.in.inbox.len() > 0)
 		e.cur = nil
 		old.close()
 	}

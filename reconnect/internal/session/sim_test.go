@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -164,6 +165,30 @@ func newRand(seed, stream uint64) *rand.Rand { return rand.New(rand.NewPCG(seed,
 type segments struct {
 	out  int // which are not given back
 	free [2][][]byte
+	bufs [][]byte // of connections that are no more
+}
+
+// bytes gives an empty slice, which may have room.
+func (h *segments) bytes() []byte {
+	n := len(h.bufs)
+	if n == 0 {
+		return nil
+	}
+	b := h.bufs[n-1]
+	h.bufs = h.bufs[:n-1]
+	return b[:0]
+}
+
+// recycle takes what a simulation's connections had, when it is over.
+func (h *segments) recycle(m *sim) {
+	for _, c := range m.conns {
+		for i, l := range c.lanes {
+			h.bufs = append(h.bufs, l.q.buf, l.inbox.buf)
+			if e := c.ends[i]; e != nil {
+				h.bufs = append(h.bufs, e.copy)
+			}
+		}
+	}
 }
 
 func (h *segments) list(size int) *[][]byte {
@@ -189,12 +214,18 @@ func (h *segments) Get(size int) []byte {
 // Put takes one back, and spoils it, for whoever still reads it.
 func (h *segments) Put(b []byte) {
 	h.out--
-	b[0] = 0xdd
-	for n := 1; n < len(b); n *= 2 {
-		copy(b[n:], b[:n])
-	}
+	spoil(b)
 	*h.list(len(b)) = append(*h.list(len(b)), b)
 }
+
+// spoil overwrites what nobody may read any more.
+func spoil(b []byte) {
+	for len(b) > 0 {
+		b = b[copy(b, spoilt[:]):]
+	}
+}
+
+var spoilt = [64 << 10]byte(bytes.Repeat([]byte{0xdd}, 64<<10))
 
 // noise is what payloads are made of.
 var noise = sync.OnceValue(func() []byte {
@@ -524,6 +555,7 @@ func runSeeds(first, count uint64, add func(*sim)) (f figures, bad *failed) {
 					mu.Unlock()
 					break
 				}
+				mem.recycle(m)
 				mine.add(m)
 				if add != nil {
 					mu.Lock()
