@@ -208,9 +208,9 @@ type opening struct {
 // machine to which all dialers come back at once.
 const roomAfter = 500 * time.Millisecond
 
-// open begins a handshake, in the place of one that is idle for long if there are too many. So who says nothing keeps
-// nobody out. If there is none it waits until there is, or until one ends, which HandshakeTimeout bounds. It returns nil
-// once l is closed.
+// open begins a handshake, in the place of one that is idle for long if there are too many. If there is none it waits
+// until there is, or until one ends, which HandshakeTimeout bounds. So who says nothing keeps nobody out: of connections
+// that do, each MaxHandshakes hold those behind them up for roomAfter. It returns nil once l is closed.
 func (l *Listener) open(nc net.Conn) *opening {
 	l.mu.Lock()
 	for len(l.opening) >= l.o.MaxHandshakes && !l.closed {

@@ -128,8 +128,9 @@ type ListenOptions struct {
 	HandshakeTimeout time.Duration
 
 	// MaxHandshakes is how many connections may be without a session at once, with their peers not proved. One more waits
-	// until there is room; the oldest whose first frame has not come within half a second is closed for it. 0:
-	// DefaultMaxHandshakes.
+	// until there is room; the oldest whose first frame has not come within half a second is closed for it. So a dialer
+	// waits half a second for each MaxHandshakes connections that came before it and say nothing, and for answers that
+	// are being decided on. 0: DefaultMaxHandshakes.
 	MaxHandshakes int
 
 	// MaxSessions is how many sessions there may be: further dialers are asked to come back in 1 to 2 s. MaxDetached is

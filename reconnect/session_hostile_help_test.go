@@ -61,6 +61,10 @@ func newFortOf(t *testing.T, ln net.Listener, o reconnect.ListenOptions, app fun
 	f := &fort{t: t, app: app, ends: map[string]int{}, said: map[string]int{}}
 	o.Logger = slog.New(clerk{f})
 	f.l = reconnect.NewListener(ln, &o)
+	t.Cleanup(func() { // if the test has failed: a bubble has to be empty in the end
+		_ = f.l.Close()
+		f.wg.Wait()
+	})
 	f.wg.Go(func() {
 		for {
 			c, err := f.l.Accept(context.Background())
@@ -225,6 +229,46 @@ func (f *fort) typed() {
 	for _, err := range f.wrong[:min(len(f.wrong), 5)] {
 		assert.NoError(f.t, err, "a reason of no type that is promised, one of %d", len(f.wrong))
 	}
+}
+
+// keeper is a net.Listener that remembers what it accepted until that is closed. Otherwise the collector would close what a
+// Listener forgets to, and nobody would see that it does.
+type keeper struct {
+	net.Listener
+	mu    sync.Mutex
+	conns []net.Conn
+	most  int // of conns, before those that are closed are let go
+}
+
+func (k *keeper) Accept() (net.Conn, error) {
+	nc, err := k.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.conns = append(k.conns, nc)
+	if len(k.conns) > k.most {
+		k.forget()
+		k.most = 2*len(k.conns) + 64
+	}
+	return nc, nil
+}
+
+// forget lets go of what is closed.
+func (k *keeper) forget() {
+	k.conns = slices.DeleteFunc(k.conns, func(nc net.Conn) bool {
+		raw, err := nc.(syscall.Conn).SyscallConn()
+		return err != nil || errors.Is(raw.Control(func(uintptr) {}), net.ErrClosed)
+	})
+}
+
+// open is how many that were accepted are not closed.
+func (k *keeper) open() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.forget()
+	return len(k.conns)
 }
 
 // client is one that is served as if nothing were the matter. It begins with a session that goes to and fro until

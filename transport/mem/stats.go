@@ -1,8 +1,10 @@
 package mem
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 )
 
 // Stats counts what happened under a [Faults] since it was made.
@@ -59,20 +61,18 @@ func (f *Faults) WaitConn(ctx context.Context, k int) (*Faults, error) {
 	}
 	for {
 		f.mu.Lock()
-		i := k - 1 - f.forgotten
-		if i < 0 {
-			f.mu.Unlock()
-			return nil, fmt.Errorf("mem: wait for connection %d: it ended long ago and is forgotten", k)
-		}
-		if i < len(f.links) {
-			l := f.links[i]
-			f.mu.Unlock()
-			return &l.faults, nil
+		if k <= f.count {
+			defer f.mu.Unlock()
+			i, ok := slices.BinarySearchFunc(f.links, k, func(l numbered, k int) int { return cmp.Compare(l.k, k) })
+			if !ok {
+				return nil, fmt.Errorf("mem: wait for connection %d: it ended long ago and is forgotten", k)
+			}
+			return &f.links[i].faults, nil
 		}
 		if f.made == nil {
 			f.made = make(chan struct{})
 		}
-		made, have := f.made, f.forgotten+len(f.links)
+		made, have := f.made, f.count
 		f.mu.Unlock()
 		select {
 		case <-made:

@@ -57,6 +57,7 @@ func (c *Conn) Close() error {
 	}
 	close(c.closed)
 	linger := c.linger
+	c.readDeadline.set(time.Time{})                // its timer would hold c until then
 	_ = c.stream.SetWriteDeadline(time.Unix(1, 0)) // wakes a blocked Write
 	c.mu.Unlock()
 	defer c.sock.release()

@@ -265,3 +265,14 @@ func TestCloseAtTheSameTime(t *testing.T) {
 		require.Less(t, time.Since(start), defaultLinger)
 	}
 }
+
+// A deadline far ahead does not keep in memory what is closed.
+func TestCloseForgetsDeadline(t *testing.T) {
+	eachWay(t, func(t *testing.T, a, b *Conn) {
+		for _, c := range []*Conn{a, b} {
+			require.NoError(t, c.SetDeadline(time.Now().Add(time.Hour)))
+			require.NoError(t, c.CloseNow())
+			require.Nil(t, c.readDeadline.timer)
+		}
+	})
+}

@@ -86,11 +86,10 @@ func (l *sendLog) check() error {
 		return fmt.Errorf("the segments end at %d, the log at %v", at, l.end)
 	}
 	marks := 0 // those that are where a frame begins
-	for p := l.base; p.N < l.end.N; {
+	for p, i := l.base, l.find(l.base.B); p.N < l.end.N; {
 		if marks < len(l.marks) && l.marks[marks].at == p {
 			marks++
 		}
-		i := l.find(p.B)
 		if s := &l.segs[i]; s.first >= 0 && s.at+uint64(s.first) == p.B && s.firstN != p.N {
 			return fmt.Errorf("segment %d says that %d begins at %v", i, s.firstN, p)
 		} else if s.first < 0 || s.at+uint64(s.first) > p.B {
@@ -98,7 +97,8 @@ func (l *sendLog) check() error {
 				return fmt.Errorf("segment %d does not know of %v", i, p)
 			}
 		}
-		n, _ := l.length(i, p.B)
+		var n uint64
+		n, i = l.length(i, p.B)
 		p.N++
 		p.B += n
 	}

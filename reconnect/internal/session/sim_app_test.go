@@ -140,9 +140,7 @@ func (a *app) append() {
 	a.sent = append(a.sent, message{
 		recipient: d.Recipient, payload: payload, deadline: deadline, at: m.now, ahead: s.log.size(),
 	})
-	for i := range d.Payload {
-		d.Payload[i] = 0xcc // it was copied
-	}
+	spoil(d.Payload) // it was copied
 }
 
 // expire takes the report that a datagram was skipped.

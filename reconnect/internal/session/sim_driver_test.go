@@ -29,6 +29,7 @@ type end struct {
 
 	skew    time.Duration // of its clock, forwards
 	frozen  time.Duration // the process is stopped until then
+	stood   time.Duration // when the process last stood still, or its clock jumped; it may be in the future
 	armed   time.Duration // when Tick is called next; 0: not
 	ticks   func()
 	gone    bool // the process is gone, and its memory with it
@@ -69,17 +70,21 @@ type connEnd struct {
 	writing bool
 	vec     Out
 	copy    []byte // what it must still be when it is written
+	same    int    // so much of that was compared
 	piece   int    // of vec
 	off     int    // in that piece
 	begun   bool   // some of it is written
 	stalled bool   // no room in the lane
 
+	life life
+
 	reads, writes, written func() // readable, writeOn, wrote
 }
 
 func (m *sim) newConnEnd(c *conn, side int, e *end) *connEnd {
-	ce := &connEnd{m: m, c: c, side: side, in: c.lanes[1-side], out: c.lanes[side], e: e}
+	ce := &connEnd{m: m, c: c, side: side, in: c.lanes[1-side], out: c.lanes[side], e: e, copy: m.mem.bytes()}
 	ce.reader = datagram.NewReader(ce.in, &datagram.Options{Control: true, MaxPayload: int(m.plan.maxPayload)})
+	ce.life.heard = m.now
 	ce.reads, ce.writes, ce.written = ce.readable, ce.writeOn, ce.wrote
 	c.ends[side] = ce
 	return ce
@@ -95,9 +100,9 @@ func (ce *connEnd) readable() {
 	ce.yielded = false
 	for !ce.held {
 		if ce.closed || ce.e != nil && ce.e.cur != ce {
-			if len(ce.in.inbox) > 0 {
+			if ce.in.inbox.len() > 0 {
 				ce.m.hit(lateBytes)
-				ce.in.inbox = nil
+				ce.in.inbox.drop()
 			}
 			return
 		}
@@ -107,7 +112,7 @@ func (ce *connEnd) readable() {
 			return
 		}
 		if run.N == 0 {
-			if len(ce.in.inbox) == 0 {
+			if ce.in.inbox.len() == 0 {
 				if ce.in.ended {
 					ce.broken("the end of the stream")
 				}
@@ -122,6 +127,7 @@ func (ce *connEnd) readable() {
 			}
 			if ce.e != nil {
 				ce.e.s.Read(ce.e.clock(), run.N > 0)
+				ce.read(run.N > 0)
 				ce.e.checked("Read")
 			}
 			if run.N == 0 {
@@ -157,6 +163,7 @@ func (ce *connEnd) frame(run datagram.Run) {
 		return
 	}
 	s := e.s
+	ce.heard(run)
 	var err error
 	if run.Version == datagram.Version {
 		if s.recv.stopped {
@@ -172,7 +179,10 @@ func (ce *connEnd) frame(run datagram.Run) {
 		if m.tracing {
 			m.note("%s: %d datagrams in, arrived %v here %v", e.name, run.N, s.recv.arrived, s.recv.here)
 		}
-		m.hitIf(passed32, s.recv.arrived.N > 1<<32 && s.recv.arrived.N-n <= 1<<32)
+		passes := func(limit uint64) bool { return s.recv.arrived.N > limit && s.recv.arrived.N-n <= limit }
+		m.hitIf(passed31, passes(1<<31))
+		m.hitIf(passed32, passes(1<<32))
+		m.hitIf(passed63, passes(1<<63))
 	} else {
 		err = e.control(run.Raw)
 	}
@@ -239,7 +249,7 @@ func (e *end) kick() {
 		m.hitIf(creditUsedUp, s.state == Live && s.log.unsent.N < s.log.end.N && !s.stopped)
 		return
 	}
-	ce.copy = ce.copy[:0]
+	ce.copy, ce.same = ce.copy[:0], 0
 	for _, p := range ce.vec.Vec {
 		if len(p) == 0 {
 			m.failf("%s: Pull gave an empty piece", e.name)
@@ -250,6 +260,7 @@ func (e *end) kick() {
 	if m.tracing {
 		m.note("%s: conn %d, %d bytes out: %s, unsent %v credit %d", e.name, ce.c.n, len(ce.copy), frameNames(ce.copy), s.log.unsent, s.credit)
 	}
+	ce.life.parts = 0
 	ce.writing, ce.piece, ce.off, ce.stalled, ce.begun = true, 0, 0, false, false
 	e.writers++
 	if d := m.plan.writeDelay; d > 0 && !m.healed && m.odds(3) {
@@ -273,6 +284,7 @@ func (e *end) written(p []byte, max Position) {
 				e.m.hitIf(finAgain, binary.BigEndian.Uint64(p[8:])+e.s.log.origin.N < max.N)
 			case KindPing:
 				e.m.hit(pingSent)
+				e.cur.life.asked = e.m.now
 			default:
 			}
 		} else {
@@ -319,12 +331,12 @@ func (ce *connEnd) writeOn() {
 			k = min(k, 1+m.rng.IntN(3000))
 		}
 		n := ce.out.write(p[ce.off : ce.off+k])
-		if !bytes.Equal(p[ce.off:ce.off+n], ce.copy[:n]) {
+		if !bytes.Equal(p[ce.off:ce.off+n], ce.copy[ce.same:ce.same+n]) {
 			m.failf("%s: the bytes of a write have changed under it", e.name)
 		}
 		ce.begun = ce.begun || n > 0
 		ce.off += n
-		ce.copy = ce.copy[n:]
+		ce.same += n
 		if ce.off == len(p) {
 			ce.piece, ce.off = ce.piece+1, 0
 		}
@@ -525,6 +537,7 @@ func (e *end) tick() {
 		e.checked("Tick")
 		m.note("%s: conn %d is silent", e.name, e.cur.c.n)
 		m.hit(silence)
+		e.cur.dead()
 		e.cur.close()
 		return
 	}

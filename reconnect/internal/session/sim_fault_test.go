@@ -98,6 +98,15 @@ func (m *sim) draw() {
 	case 1:
 		p.start = Position{math.MaxUint64 - uint64(2+m.rng.IntN(200)), math.MaxUint64 - uint64(100+m.rng.IntN(400_000))}
 	}
+	if p.start == (Position{}) {
+		// From a source of its own: so what else a seed does is what it did before there were these.
+		switch rng := newRand(m.seed, 2); rng.IntN(6) {
+		case 0:
+			p.start = Position{1<<31 - uint64(rng.IntN(300)), 1<<31 - uint64(rng.IntN(400_000))}
+		case 1:
+			p.start = Position{1<<63 - uint64(rng.IntN(300)), 1<<63 - uint64(rng.IntN(400_000))}
+		}
+	}
 	p.every = p.faults / time.Duration(1+m.rng.IntN(90))
 	for f := range p.weights {
 		if m.odds(2) {
@@ -363,6 +372,7 @@ func (m *sim) pause(side int, d time.Duration) {
 	if side == dialing {
 		for _, d := range append(slices.Clone(m.dialers), m.copies...) {
 			d.frozen = max(d.frozen, until)
+			d.stood = d.frozen
 			m.at(until, d.kick)
 		}
 		return
@@ -370,6 +380,7 @@ func (m *sim) pause(side int, d time.Duration) {
 	m.server.frozen = max(m.server.frozen, until)
 	for _, e := range m.server.ends {
 		e.frozen = max(e.frozen, until)
+		e.stood = e.frozen
 		m.at(until, e.kick)
 	}
 }
@@ -380,6 +391,7 @@ func (m *sim) jump(side int, d time.Duration) {
 	if side == dialing {
 		for _, x := range append(slices.Clone(m.dialers), m.copies...) {
 			x.skew += d
+			x.stood = max(x.stood, m.now, 1)
 			m.at(m.now, x.rearm)
 		}
 		return
@@ -387,6 +399,7 @@ func (m *sim) jump(side int, d time.Duration) {
 	m.server.skew += d
 	for _, e := range m.server.ends {
 		e.skew += d
+		e.stood = max(e.stood, m.now, 1)
 		m.at(m.now, e.rearm)
 	}
 }

@@ -180,7 +180,8 @@ type conn struct {
 	exporter []byte
 	lanes    [2]*lane // by who writes
 	ends     [2]*connEnd
-	dead     bool // reset: nothing passes any more
+	dead     bool          // reset: nothing passes any more
+	slow     time.Duration // how long an answer may take, from the frame that is answered, if nothing is the matter
 }
 
 // lane is one direction of a connection.
@@ -189,9 +190,9 @@ type lane struct {
 	from  int
 	come  func() // arrive
 	end   func() // finish
-	q     []byte // on the way
+	q     queue  // on the way
 	parts []part // of q
-	inbox []byte // arrived, and not read
+	inbox queue  // arrived, and not read
 
 	latency, perByte time.Duration
 	capacity         int // bytes that may be on the way and in the inbox: then the writer waits
@@ -212,6 +213,31 @@ type lane struct {
 	scan scanner
 }
 
+// queue is bytes in their order.
+type queue struct {
+	buf []byte
+	off int // where they begin
+}
+
+func (q *queue) len() int { return len(q.buf) - q.off }
+
+func (q *queue) push(p []byte) {
+	if len(q.buf)+len(p) > cap(q.buf) && q.off >= len(q.buf)/2 {
+		q.buf = q.buf[:copy(q.buf, q.buf[q.off:])]
+		q.off = 0
+	}
+	q.buf = append(q.buf, p...)
+}
+
+// take returns the first n, which are good until the next push.
+func (q *queue) take(n int) []byte {
+	p := q.buf[q.off : q.off+n]
+	q.off += n
+	return p
+}
+
+func (q *queue) drop() { q.buf, q.off = q.buf[:0], 0 }
+
 type part struct {
 	n  int
 	at time.Duration
@@ -221,6 +247,7 @@ func (m *sim) newConn(d *dialer) *conn {
 	c := &conn{m: m, n: len(m.conns), d: d}
 	for i := range c.lanes {
 		l := &lane{c: c, from: i, cutAt: -1, finAt: -1, flipAt: -1, holdAt: -1, capacity: 256 << 10, readSize: 64 << 10}
+		l.q.buf, l.inbox.buf = m.mem.bytes(), m.mem.bytes()
 		l.come, l.end = l.arrive, l.finish
 		l.latency = m.between(0, m.plan.latency)
 		if !m.healed && m.plan.total > 0 {
@@ -254,6 +281,7 @@ func (m *sim) newConn(d *dialer) *conn {
 		c.exporter = make([]byte, 32)
 		m.secret.Read(c.exporter)
 	}
+	c.slow = 2*m.plan.writeDelay + max(c.lanes[0].latency, c.lanes[1].latency) + 200*time.Millisecond
 	m.conns = append(m.conns, c)
 	return c
 }
@@ -262,7 +290,7 @@ func (l *lane) room() int {
 	if l.c.dead || l.closed {
 		return 0
 	}
-	return max(0, l.capacity-len(l.q)-len(l.inbox))
+	return max(0, l.capacity-l.q.len()-l.inbox.len())
 }
 
 // write takes as much of p as there is room for.
@@ -273,7 +301,7 @@ func (l *lane) write(p []byte) int {
 		return 0
 	}
 	n := len(p)
-	l.q = append(l.q, p...)
+	l.q.push(p)
 	for len(p) > 0 {
 		k := min(len(p), 16<<10)
 		if l.perByte > 0 {
@@ -294,7 +322,7 @@ func (l *lane) arrive() {
 	case l.c.dead || l.hole || l.ended:
 		return
 	case m.now < l.frozen:
-		m.hitIf(clogged, len(l.q) > 0)
+		m.hitIf(clogged, l.q.len() > 0)
 		m.at(l.frozen, l.come)
 		return
 	}
@@ -321,8 +349,7 @@ func (l *lane) arrive() {
 		m.after(time.Millisecond, func() { l.c.d.leave() })
 	}
 	if n > 0 {
-		p := l.q[:n:n]
-		l.q = l.q[n:]
+		p := l.q.take(n)
 		if at := l.flipAt - l.delivered; l.flipAt >= 0 && at >= 0 && at < n {
 			m.note("conn %d: byte %d from %d is changed", l.c.n, l.flipAt, l.from)
 			p[at] ^= 1 << m.rng.IntN(8)
@@ -331,13 +358,14 @@ func (l *lane) arrive() {
 		}
 		l.delivered += n
 		l.scan.feed(p)
-		l.inbox = append(l.inbox, p...)
+		l.inbox.push(p)
 	}
 	if cut || fin {
 		l.where()
 	}
 	if fin {
-		l.q, l.parts, l.closed = nil, nil, true
+		l.q.drop()
+		l.parts, l.closed = nil, true
 	}
 	l.c.ends[1-l.from].readable()
 	if cut {
@@ -381,7 +409,7 @@ func (l *lane) close() {
 // finish tells the reader of the end of the stream.
 func (l *lane) finish() {
 	switch m := l.c.m; {
-	case !l.closed || l.ended || l.c.dead || l.hole || len(l.q) > 0:
+	case !l.closed || l.ended || l.c.dead || l.hole || l.q.len() > 0:
 	case m.now < l.frozen:
 		m.at(l.frozen, l.end)
 	default:
@@ -392,11 +420,10 @@ func (l *lane) finish() {
 
 // Read gives what has arrived to a datagram.Reader.
 func (l *lane) Read(p []byte) (int, error) {
-	n := copy(p[:min(len(p), l.readSize)], l.inbox)
+	n := copy(p, l.inbox.take(min(len(p), l.readSize, l.inbox.len())))
 	if l.smallReads -= n; l.smallReads < 0 {
 		l.readSize = 64 << 10
 	}
-	l.inbox = l.inbox[n:]
 	if n == 0 {
 		return 0, io.EOF
 	}
@@ -410,7 +437,9 @@ func (c *conn) reset() {
 	}
 	c.dead = true
 	for i, l := range c.lanes {
-		l.q, l.parts, l.inbox = nil, nil, nil
+		l.q.drop()
+		l.inbox.drop()
+		l.parts = nil
 		e := c.ends[i]
 		c.m.after(c.m.between(0, 50*time.Millisecond), func() { e.broken("reset") })
 	}

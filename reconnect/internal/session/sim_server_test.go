@@ -348,7 +348,7 @@ func (v *server) hello(ce *connEnd, h *Hello, frame []byte) {
 	}
 	b.Floor(cfg.MinWindow)
 	e := &end{
-		m: m, d: d, name: fmt.Sprintf("listener %c", 'a'+len(v.ends)%26), s: s, skew: v.skew, frozen: v.frozen,
+		m: m, d: d, name: fmt.Sprintf("listener %c", 'a'+len(v.ends)%26), s: s, skew: v.skew, frozen: v.frozen, stood: v.frozen,
 		principal: principal, budget: b,
 	}
 	e.ticks = e.tick
@@ -367,6 +367,7 @@ func (v *server) hello(ce *connEnd, h *Hello, frame []byte) {
 	m.hitIf(threeSessions, v.table.Len() > 2)
 	m.note("%s: HELLO, epoch %d, redelivered %d", e.name, h.Epoch, h.Redelivered)
 	ce.e, ce.epoch, e.cur = e, h.Epoch, ce
+	ce.life.heard = m.now
 	v.saw(frame, ce, h.ID)
 	s.Welcome(e.clock(), frame, ce.c.exporter)
 	e.after("Welcome")
@@ -426,7 +427,7 @@ func (v *server) takeOver(ce *connEnd, e *end, epoch uint64, frame []byte, attac
 	v.table.Attach(e.s.id)
 	if old := e.cur; old != nil {
 		m.hit(takenOverLive)
-		m.hitIf(takenOverInRead, old.yielded || len(old.in.inbox) > 0)
+		m.hitIf(takenOverInRead, old.yielded || old.in.inbox.len() > 0)
 		e.cur = nil
 		old.close()
 	}
@@ -450,6 +451,7 @@ func (v *server) takeOver(ce *connEnd, e *end, epoch uint64, frame []byte, attac
 			return
 		}
 		ce.e, e.cur, ce.held = e, ce, false
+		ce.life.heard = m.now
 		if err := attach(); err != nil {
 			ce.e, e.cur = nil, nil
 			v.reject(ce, err)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -104,7 +105,10 @@ const (
 	shortWriteFailed
 	largestDatagram
 	ackDelayed
+	passed31
 	passed32
+	passed63
+	heardInVain
 	sessionsCompete
 	budgetRefused
 	budgetReturned
@@ -145,7 +149,8 @@ var situations = [numSituations]string{
 	"an empty datagram", "a datagram longer than the window", "the counts are used up", "a byte is changed",
 	"a dial hangs", "a dial that hung works, late", "a HELLO comes after a later one", "a RESUME comes after a later one",
 	"a process stops for a while", "a connection is clogged for a while", "a write fails in its middle",
-	"a datagram of the largest size", "an acknowledgement waits for its time", "the counts pass 2^32",
+	"a datagram of the largest size", "an acknowledgement waits for its time", "the counts pass 2^31",
+	"the counts pass 2^32", "the counts pass 2^63", "a connection is given up whose peer has had the PING",
 	"sessions share the budget", "the budget refuses a wider window", "a session gives some of the budget back",
 	"the floors are more than the budget", "three sessions at once", "the listener is busy", "a session is evicted",
 	"another principal is refused", "a token is refused", "a copy of a session is refused",
@@ -160,6 +165,30 @@ func newRand(seed, stream uint64) *rand.Rand { return rand.New(rand.NewPCG(seed,
 type segments struct {
 	out  int // which are not given back
 	free [2][][]byte
+	bufs [][]byte // of connections that are no more
+}
+
+// bytes gives an empty slice, which may have room.
+func (h *segments) bytes() []byte {
+	n := len(h.bufs)
+	if n == 0 {
+		return nil
+	}
+	b := h.bufs[n-1]
+	h.bufs = h.bufs[:n-1]
+	return b[:0]
+}
+
+// recycle takes what a simulation's connections had, when it is over.
+func (h *segments) recycle(m *sim) {
+	for _, c := range m.conns {
+		for i, l := range c.lanes {
+			h.bufs = append(h.bufs, l.q.buf, l.inbox.buf)
+			if e := c.ends[i]; e != nil {
+				h.bufs = append(h.bufs, e.copy)
+			}
+		}
+	}
 }
 
 func (h *segments) list(size int) *[][]byte {
@@ -185,12 +214,18 @@ func (h *segments) Get(size int) []byte {
 // Put takes one back, and spoils it, for whoever still reads it.
 func (h *segments) Put(b []byte) {
 	h.out--
-	b[0] = 0xdd
-	for n := 1; n < len(b); n *= 2 {
-		copy(b[n:], b[:n])
-	}
+	spoil(b)
 	*h.list(len(b)) = append(*h.list(len(b)), b)
 }
+
+// spoil overwrites what nobody may read any more.
+func spoil(b []byte) {
+	for len(b) > 0 {
+		b = b[copy(b, spoilt[:]):]
+	}
+}
+
+var spoilt = [64 << 10]byte(bytes.Repeat([]byte{0xdd}, 64<<10))
 
 // noise is what payloads are made of.
 var noise = sync.OnceValue(func() []byte {
@@ -520,6 +555,7 @@ func runSeeds(first, count uint64, add func(*sim)) (f figures, bad *failed) {
 					mu.Unlock()
 					break
 				}
+				mem.recycle(m)
 				mine.add(m)
 				if add != nil {
 					mu.Lock()
