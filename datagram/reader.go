@@ -44,6 +44,8 @@ type Reader struct {
 	slab       []byte
 	start, end int
 	handed     bool
+	lease      *lease // of the slab; nil while it has none
+	kept       bool   // a payload of it was handed out alone, not in a run
 
 	need  int    // the length that slab[start:end] must reach before parsing can say more
 	seen  int    // how much of it the last parse saw
@@ -94,6 +96,7 @@ func (r *Reader) Next() (Datagram, bool, error) {
 		if uint16(v>>16) == Version && payload <= r.limit && payload <= uint64(have-HeaderSize) {
 			from := r.start + HeaderSize
 			to := from + int(payload)
+			r.keep()
 			d := Datagram{Recipient: uint16(v), Payload: r.slab[from:to:to]}
 			if payload >= largeFrame {
 				d.Payload = r.tookLarge(from, to)
@@ -157,6 +160,7 @@ func (r *Reader) parse() (d Datagram, ok bool, err error) {
 	}
 	// The payload's owner may append to it: that must not reach the frames behind, whatever the framing left there.
 	d.Payload = d.Payload[:len(d.Payload):len(d.Payload)]
+	r.keep()
 	r.took(r.start + n)
 	return d, true, nil
 }
@@ -164,7 +168,7 @@ func (r *Reader) parse() (d Datagram, ok bool, err error) {
 // refuse ends reading at a bad frame, and returns what the caller is told.
 func (r *Reader) refuse(err error) error {
 	r.err = r.explain(err)
-	r.slab, r.start, r.end = nil, 0, 0
+	r.setSlab(nil, nil, 0)
 	return r.err
 }
 
@@ -232,7 +236,8 @@ func (r *Reader) fail(err error) error {
 	if r.end > r.start || r.large != nil {
 		r.err = io.ErrUnexpectedEOF
 	}
-	r.slab, r.start, r.end, r.large = nil, 0, 0, nil
+	r.setSlab(nil, nil, 0)
+	r.large = nil
 	return r.err
 }
 
@@ -267,6 +272,9 @@ func (r *Reader) grow(n, asked int) {
 // over. (A Framing may cost as much again as has arrived.)
 func (r *Reader) room() []byte {
 	have := r.end - r.start
+	if r.handed && r.lease != nil && r.lease.refs.Load() == 1 {
+		r.handed = false // all that was handed out of it was given back
+	}
 	if have == 0 && !r.handed {
 		r.start, r.end = 0, 0
 	}
@@ -283,12 +291,12 @@ func (r *Reader) room() []byte {
 		r.move(max(min(r.need, have+maxAhead), have+max(r.slabSize, have)))
 	case want > have+maxAhead:
 		r.large = newLarge(want, r.slab[r.start:r.end])
-		r.slab, r.start, r.end, r.handed = nil, 0, 0, false
+		r.setSlab(nil, nil, 0)
 		return r.large.room()
 	case have == 0 && r.peek:
 		r.move(peekSize)
 	case want >= largeFrame:
-		r.moveTo(frameSlab(want, have))
+		r.moveTo(frameSlab(want, have), nil)
 	default:
 		r.move(max(r.slabSize, want))
 	}
@@ -300,25 +308,36 @@ func (r *Reader) ahead() []byte { return r.slab[r.end:min(len(r.slab), r.end+max
 
 // move takes what is buffered over to another slab of size bytes.
 func (r *Reader) move(size int) {
-	if size == peekSize && r.peekSlab != nil {
+	switch {
+	case size == peekSize && r.peekSlab != nil:
 		slab := r.peekSlab
 		r.peekSlab = nil
-		r.moveTo(slab)
-		return
+		r.moveTo(slab, nil)
+	case size == maxSlab:
+		r.moveTo(largestSlab())
+	default:
+		r.moveTo(make([]byte, size), nil)
 	}
-	r.moveTo(make([]byte, size))
 }
 
-func (r *Reader) moveTo(slab []byte) {
+func (r *Reader) moveTo(slab []byte, l *lease) {
 	n := copy(slab, r.slab[r.start:r.end])
 	if len(r.slab) == peekSize && !r.handed {
 		r.peekSlab = r.slab
 	}
-	r.slab, r.start, r.end, r.handed = slab, 0, n, false
+	r.setSlab(slab, l, n)
+}
+
+// setSlab makes slab, which holds n bytes, the one to read into.
+func (r *Reader) setSlab(slab []byte, l *lease, n int) {
+	old := r.lease
+	r.slab, r.lease, r.start, r.end, r.handed, r.kept = slab, l, 0, n, false, false
+	old.done()
 }
 
 // adopt makes the large frame, whose last bytes are about to arrive, the slab.
 func (r *Reader) adopt() {
-	r.slab, r.end = r.large.join()
-	r.start, r.handed, r.large = 0, false, nil
+	slab, n := r.large.join()
+	r.setSlab(slab, nil, n)
+	r.large = nil
 }

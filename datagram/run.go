@@ -12,6 +12,22 @@ type Run struct {
 	Raw     []byte // the frames, headers included
 	N       int    // how many
 	Version uint16 // Version, or ControlVersion: then N is 1
+
+	lease *lease // of the memory, if it can be given back
+}
+
+// Release gives the memory of the run back, to receive others in. Calling it is never necessary: memory that is not given
+// back is collected as usual. It must be called once, on the run as Frames returned it or on a copy of that, however many
+// frames were taken off; nobody may use Raw, or any payload of it, after that. The function Release must not be called for
+// a payload of a run that is released.
+func (run *Run) Release() {
+	if run.lease != nil {
+		run.lease.done()
+		return
+	}
+	if run.N == 1 && len(run.Raw) >= HeaderSize {
+		Release(Datagram{Payload: run.Raw[HeaderSize:]})
+	}
 }
 
 // Next takes the first frame off the run: d is its recipient and its payload, which is a slice of Raw. ok is false
@@ -79,7 +95,7 @@ func (r *Reader) Frames() (Run, error) {
 	}
 	r.took(r.start + n)
 	r.peek = false // the run may be long, its frames are not
-	return Run{Raw: src[:n:n], N: count, Version: Version}, nil
+	return Run{Raw: src[:n:n], N: count, Version: Version, lease: r.leased()}, nil
 }
 
 // frame is Frames where no small datagram is the next in src.
@@ -92,7 +108,7 @@ func (r *Reader) frame(src []byte) (Run, error) {
 		r.need, r.seen = need, len(src)
 		return Run{}, nil
 	}
-	run := Run{Raw: src[:n:n], N: 1, Version: binary.BigEndian.Uint16(src[4:])}
+	run := Run{Raw: src[:n:n], N: 1, Version: binary.BigEndian.Uint16(src[4:]), lease: r.leased()}
 	if to := r.start + n; n-HeaderSize >= largeFrame {
 		run.Raw = r.tookLarge(r.start, to)
 	} else {

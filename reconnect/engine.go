@@ -23,6 +23,7 @@ type engine interface {
 	// What Reader's methods of the same names promise, likewise.
 	receive(ctx context.Context) (datagram.Datagram, error)
 	receiveBatch(ctx context.Context, dst []datagram.Datagram) (n int, err error)
+	each(ctx context.Context, f func(datagram.Datagram) error) error
 
 	// canFinish reports whether sending can end while receiving goes on.
 	canFinish() bool

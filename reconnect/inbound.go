@@ -22,6 +22,8 @@ type inbound struct {
 
 	mu       sync.Mutex
 	dec      *datagram.Reader
+	rest     []datagram.Run // goes before what dec has
+	framed   bool           // dec has a Framing, and so no runs
 	reading  bool
 	err      error // final: the stream's end, or the connection's
 	dropping bool  // this side has closed: no more is handed out
@@ -36,6 +38,7 @@ func (i *inbound) init(p *plain, codec *datagram.Options, head []byte) {
 		stream = &headed{head, stream}
 	}
 	i.dec = datagram.NewReader(stream, codec)
+	i.framed = codec.Framing != nil
 }
 
 // receive waits for one datagram.
@@ -43,7 +46,7 @@ func (i *inbound) receive(ctx context.Context) (datagram.Datagram, error) {
 	i.mu.Lock()
 	for {
 		if !i.reading && !i.dropping {
-			d, ok, err := i.dec.Next()
+			d, ok, err := i.next()
 			if ok {
 				i.received++
 				i.mu.Unlock()
@@ -68,7 +71,7 @@ func (i *inbound) receiveBatch(ctx context.Context, dst []datagram.Datagram) (n 
 	for {
 		if !i.reading && !i.dropping {
 			for n < len(dst) {
-				d, ok, err := i.dec.Next()
+				d, ok, err := i.next()
 				if !ok {
 					i.final(err)
 					break
@@ -83,6 +86,91 @@ func (i *inbound) receiveBatch(ctx context.Context, dst []datagram.Datagram) (n 
 		}
 		if err := i.more(ctx); err != nil {
 			return 0, err
+		}
+	}
+}
+
+// next takes a datagram that has arrived. mu is held.
+func (i *inbound) next() (datagram.Datagram, bool, error) {
+	if n := len(i.rest); n > 0 {
+		d, _ := i.rest[n-1].Next()
+		if i.rest[n-1].N == 0 {
+			i.rest = i.rest[:n-1]
+		}
+		return d, true, nil
+	}
+	return i.dec.Next()
+}
+
+// each calls f with each datagram, and gives their memory back.
+func (i *inbound) each(ctx context.Context, f func(datagram.Datagram) error) error {
+	for i.framed {
+		d, err := i.receive(ctx)
+		if err == nil {
+			err = f(d)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for {
+		run, err := i.takeRun(ctx)
+		if err != nil {
+			return err
+		}
+		if err := i.eachOf(run, f); err != nil {
+			return err
+		}
+	}
+}
+
+// takeRun waits for a run, and takes all of it.
+func (i *inbound) takeRun(ctx context.Context) (run datagram.Run, err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for {
+		if n := len(i.rest); n > 0 && !i.dropping {
+			run, i.rest = i.rest[n-1], i.rest[:n-1]
+			i.received += uint64(run.N)
+			return run, nil
+		}
+		if !i.reading && !i.dropping {
+			run, err := i.dec.Frames()
+			if run.N > 0 {
+				i.received += uint64(run.N)
+				return run, nil
+			}
+			i.final(err)
+		}
+		if err := i.more(ctx); err != nil {
+			return run, err
+		}
+	}
+}
+
+// eachOf calls f with each datagram of run. What f has not seen is left to the next receiver.
+func (i *inbound) eachOf(run datagram.Run, f func(datagram.Datagram) error) error {
+	whole, done := run, false
+	defer func() {
+		if done {
+			whole.Release()
+			return
+		}
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		i.received -= uint64(run.N)
+		if run.N > 0 && !i.dropping {
+			i.rest = append(i.rest, run)
+		}
+	}()
+	for {
+		d, ok := run.Next()
+		if !ok {
+			done = true
+			return nil
+		}
+		if err := f(d); err != nil {
+			return err
 		}
 	}
 }

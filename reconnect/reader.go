@@ -43,6 +43,24 @@ func (r *Reader) ReceiveBatch(ctx context.Context, dst []datagram.Datagram) (n i
 	return r.c.e.receiveBatch(ctx, dst)
 }
 
+// Each calls f with each datagram, in order, until the peer has ended its stream, which is no error; until f returns one,
+// which is returned, and f's datagram counts as received; or until ctx ends or the connection does, as Receive does.
+//
+// The payload is valid until f returns: its memory is then used again, which makes Each the fastest way to receive. What f
+// keeps it has to copy (Datagram.Clone), and it must not give the payload to datagram.Release.
+//
+// F is called without a lock, in the goroutine that called Each. A second goroutine may receive at the same time, by Each
+// too; what they get is as with Receive.
+func (r *Reader) Each(ctx context.Context, f func(datagram.Datagram) error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := r.c.e.each(ctx, f); !isEOF(err) {
+		return err
+	}
+	return nil
+}
+
 // Ack tells the peer that the application has finished with n more of the datagrams that it received, in the order in
 // which it did. It is for sessions with SessionOptions.AckConsumed, and does nothing on others. It does not block. The
 // error says that there are fewer than n, and nothing has changed; or why the session has ended.

@@ -33,6 +33,7 @@ type sess struct {
 	// Of the receivers, guarded by rmu.
 	rmu      sync.Mutex
 	cur      session.Run
+	left     []session.Run // goes before what the machine has, and behind cur
 	received uint64
 	consumed uint64 // of them, by Ack
 	dropping bool   // nothing more is handed out

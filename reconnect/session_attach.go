@@ -75,7 +75,10 @@ func (s *sess) frames(l *link, fresh bool) error {
 		if run.Version == datagram.Version {
 			err = s.m.Data(now, run)
 		} else {
-			err = s.m.Control(now, run.Raw)
+			live := s.m.State() == session.Live
+			if err = s.m.Control(now, run.Raw); err == nil && live {
+				run.Release() // of the greetings something may be kept
+			}
 		}
 		if err != nil {
 			return err

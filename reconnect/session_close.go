@@ -192,6 +192,10 @@ func (s *sess) closeNow() {
 
 // close waits until both sides know that all is said. finish came before it.
 func (s *sess) close(ctx context.Context) {
+	s.mu.Lock()
+	s.awaiting++ // the peer's last word, for good
+	s.recall(s.link)
+	s.mu.Unlock()
 	timer := time.NewTimer(lingerTime)
 	defer timer.Stop()
 	select {

@@ -59,12 +59,100 @@ func (s *sess) receiveBatch(ctx context.Context, dst []datagram.Datagram) (n int
 
 // next takes a datagram of those at hand. rmu is held.
 func (s *sess) next() (datagram.Datagram, bool) {
-	if s.dropping {
+	if !s.atHand() {
 		return datagram.Datagram{}, false
 	}
-	d, ok := s.cur.Next()
-	if ok && s.cur.Redelivered > 0 {
-		s.cur.Redelivered--
+	return nextOf(&s.cur)
+}
+
+// each calls f with each datagram, and gives their memory back.
+func (s *sess) each(ctx context.Context, f func(datagram.Datagram) error) error {
+	for {
+		run, err := s.takeRun(ctx)
+		if err != nil {
+			return err
+		}
+		if err := s.eachOf(run, f); err != nil {
+			return err
+		}
+	}
+}
+
+// takeRun waits for a run, and takes all of it.
+func (s *sess) takeRun(ctx context.Context) (run session.Run, err error) {
+	for {
+		s.rmu.Lock()
+		if s.atHand() {
+			run, s.cur = s.cur, session.Run{}
+			if !s.o.AckConsumed {
+				s.received += uint64(run.N)
+			}
+			s.pass()
+			s.rmu.Unlock()
+			return run, nil
+		}
+		if more, err := s.refill(ctx); err != nil {
+			return run, err
+		} else if more {
+			s.rmu.Unlock()
+		}
+	}
+}
+
+// eachOf calls f with each datagram of run. What f has not seen is left to the next receiver.
+func (s *sess) eachOf(run session.Run, f func(datagram.Datagram) error) error {
+	whole, done := run.Run, false
+	defer func() {
+		if done {
+			whole.Release()
+		} else if run.N > 0 {
+			s.putBack(run)
+		}
+	}()
+	for {
+		d, ok := nextOf(&run)
+		if !ok {
+			done = true
+			return nil
+		}
+		if s.o.AckConsumed {
+			s.rmu.Lock()
+			s.received++
+			s.rmu.Unlock()
+		}
+		if err := f(d); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *sess) putBack(run session.Run) {
+	s.rmu.Lock()
+	defer s.rmu.Unlock()
+	if !s.o.AckConsumed {
+		s.received -= uint64(run.N)
+	}
+	if s.dropping {
+		return
+	}
+	s.left = append(s.left, run)
+	s.pass()
+}
+
+// atHand reports whether cur has a datagram to hand out. rmu is held.
+func (s *sess) atHand() bool {
+	if s.cur.N == 0 && len(s.left) > 0 {
+		last := len(s.left) - 1
+		s.cur, s.left = s.left[last], s.left[:last]
+	}
+	return s.cur.N > 0 && !s.dropping
+}
+
+// nextOf takes a datagram off run.
+func nextOf(run *session.Run) (datagram.Datagram, bool) {
+	d, ok := run.Next()
+	if ok && run.Redelivered > 0 {
+		run.Redelivered--
 		d.Redelivered = true
 	}
 	return d, ok
@@ -185,7 +273,7 @@ func (s *sess) ack(n int) error {
 func (s *sess) drop() {
 	s.rmu.Lock()
 	s.dropping = true
-	s.cur = session.Run{}
+	s.cur, s.left = session.Run{}, nil
 	s.rmu.Unlock()
 }
 

@@ -20,12 +20,17 @@ func (s *sess) sendBy(ctx context.Context, d datagram.Datagram, mode sendMode, a
 		s.mu.Unlock()
 		return err
 	}
+	idle := s.m.Idle()
 	if err := s.append(d, age); err != nil {
 		s.mu.Unlock()
 		return err
 	}
 	if mode&held != 0 {
 		s.inHand = 0
+	}
+	if !idle && (s.writing || s.starting && s.m.Pending() < aLot) {
+		s.mu.Unlock() // who writes will see it, and nothing else has changed
+		return nil
 	}
 	s.settle(true)
 	return nil
@@ -143,18 +148,21 @@ func (s *sess) sendBatch(ctx context.Context, ds []datagram.Datagram) (n int, er
 	}
 	s.mu.Lock()
 	for n < len(ds) {
-		if err = s.awaitRoom(ctx, true); errors.Is(err, ErrWouldBlock) {
+		if !s.m.Room() {
 			s.settle(false) // what was accepted so far goes on its way
 			s.mu.Lock()
-			err = s.awaitRoom(ctx, false)
 		}
+		err = s.awaitRoom(ctx, false)
 		if err != nil {
 			break
 		}
 		if err = s.append(ds[n], 0); err != nil {
 			break
 		}
-		n++
+		if n++; s.m.Pending() >= aLot && !s.writing && n < len(ds) {
+			s.settle(true)
+			s.mu.Lock()
+		}
 	}
 	s.settle(true)
 	return n, err

@@ -235,7 +235,7 @@ func TestSessionRedial(t *testing.T) {
 		require.Equal(t, reconnect.Disconnected, s.a.State())
 		s.a.Redial(why)
 		ofA.await(t, reconnect.EventResumed, 3)
-		assert.Zero(t, time.Since(start))
+		assert.LessOrEqual(t, time.Since(start), 2*time.Millisecond, "who has just received may be slow to read on")
 		assert.EqualValues(t, 3, s.b.Stats().Resumes)
 
 		s.b.Redial(why) // does nothing

@@ -133,6 +133,8 @@ func sendEveryWay(ctx context.Context, t *testing.T, c *reconnect.Conn, sender, 
 	return accepted
 }
 
+var errEnough = errors.New("enough")
+
 // receiveEveryWay puts what it receives into got, by sender. Taking and noting are one step, so that the order is that of
 // arrival.
 func receiveEveryWay(ctx context.Context, t *testing.T, c *reconnect.Conn, receiver int, mu *sync.Mutex, got [][]string) {
@@ -140,13 +142,28 @@ func receiveEveryWay(ctx context.Context, t *testing.T, c *reconnect.Conn, recei
 	for i := 0; ; i++ {
 		rctx, cancel := context.WithTimeout(ctx, time.Duration(i%5)*100*time.Microsecond)
 		mu.Lock()
-		n, err := c.Reader().ReceiveBatch(rctx, batch)
-		for _, d := range batch[:n] {
-			got[d.Recipient] = append(got[d.Recipient], string(d.Payload))
+		var err error
+		if left := i%11 - 5; left > 0 {
+			err = c.Reader().Each(rctx, func(d datagram.Datagram) error {
+				got[d.Recipient] = append(got[d.Recipient], string(d.Payload))
+				if left--; left == 0 {
+					return errEnough
+				}
+				return nil
+			})
+			if err == nil {
+				err = io.EOF
+			}
+		} else {
+			var n int
+			n, err = c.Reader().ReceiveBatch(rctx, batch)
+			for _, d := range batch[:n] {
+				got[d.Recipient] = append(got[d.Recipient], string(d.Payload))
+			}
 		}
 		mu.Unlock()
 		cancel()
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) && err != errEnough {
 			assert.Equal(t, io.EOF, err)
 			return
 		}

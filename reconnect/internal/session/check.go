@@ -146,11 +146,11 @@ func (r *recvSide) check(consumed bool) error {
 	end := r.end()
 	n, b, waiting := r.taken.N, r.taken.B, uint64(0)
 	for _, q := range r.queue {
-		n += uint64(q.n)
-		b += uint64(len(q.raw)) + q.skip
-		waiting += uint64(len(q.raw))
-		if q.n == 0 || len(q.raw) == 0 == (q.skip == 0) {
-			return fmt.Errorf("a queued run of %d, %d bytes, skipped %d", q.n, len(q.raw), q.skip)
+		n += uint64(q.N)
+		b += uint64(len(q.Raw)) + q.skip
+		waiting += uint64(len(q.Raw))
+		if q.N == 0 || len(q.Raw) == 0 == (q.skip == 0) {
+			return fmt.Errorf("a queued run of %d, %d bytes, skipped %d", q.N, len(q.Raw), q.skip)
 		}
 	}
 	switch {

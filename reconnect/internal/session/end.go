@@ -95,8 +95,9 @@ func (s *Session) Renew(rand io.Reader) (bool, error) {
 	}
 	r.stale += r.open
 	r.sizes, r.open, r.done = nil, 0, r.arrived
-	r.unstated, r.used = 0, false
+	r.unstated = 0
 	r.window, r.reserved = s.cfg.MinWindow, s.cfg.MinWindow
+	r.heldAt, r.went, r.stalled, r.enough = 0, 0, 0, false
 
 	s.state, s.err = New, nil
 	s.peerMax, s.peerFlags = math.MaxUint32, 0

@@ -30,7 +30,7 @@ func exCopySession(s *Session) *Session {
 	clear(c.recv.small[len(r.queue):])
 	for i := range r.queue {
 		if r.queue[i].own {
-			r.queue[i].raw = bytes.Clone(r.queue[i].raw)
+			r.queue[i].Raw = bytes.Clone(r.queue[i].Raw)
 		}
 	}
 	r.sizes = slices.Clone(r.sizes)
@@ -71,10 +71,11 @@ var exFields = map[string]string{
 	"recvSide.origin": "state", "recvSide.arrived": "state", "recvSide.here": "state", "recvSide.taken": "state",
 	"recvSide.done": "state", "recvSide.fin": "state", "recvSide.stopped": "state", "recvSide.queue": "state",
 	"recvSide.small": "follows", "recvSide.waiting": "follows", "recvSide.window": "state", "recvSide.credit": "large",
-	"recvSide.reserved": "state", "recvSide.used": "state", "recvSide.sizes": "state", "recvSide.open": "follows",
+	"recvSide.reserved": "state", "recvSide.heldAt": "large", "recvSide.held": "large", "recvSide.went": "large",
+	"recvSide.stalled": "large", "recvSide.enough": "large", "recvSide.sizes": "state", "recvSide.open": "follows",
 	"recvSide.stale": "state", "recvSide.unstated": "large", "recvSide.ackAt": "time",
 
-	"queued.raw": "state", "queued.n": "state", "queued.own": "follows", "queued.skip": "state", "queued.old": "state",
+	"queued.Run": "state", "queued.own": "follows", "queued.skip": "state", "queued.old": "state",
 	"size.length": "state", "size.skip": "state",
 	"mark.at": "state", "mark.length": "state", "mark.deadline": "config", "mark.skipped": "state",
 	"segment.buf": "follows", "segment.n": "follows", "segment.at": "follows", "segment.first": "follows",
@@ -161,7 +162,7 @@ func exAppendPrint(b []byte, s *Session) []byte {
 	l, r := &s.log, &s.recv
 	b = exAppendBits(b, s.refused, s.proved, s.missed, s.welcomed, s.unanswered, s.stopped, s.finAcked, s.ackDue, s.stopDue,
 		s.closeDue, s.confirmDue, s.pongDue, s.pingDue, s.flushDue, s.moved, s.goaway, s.closeSent, s.pinged, s.waitPong,
-		s.partialAt != 0, l.fin, l.gone, l.pinned, r.fin, r.stopped, r.used, r.ackAt != 0, s.err != nil)
+		s.partialAt != 0, l.fin, l.gone, l.pinned, r.fin, r.stopped, r.ackAt != 0, s.err != nil)
 	b = exAppendNumbers(b, uint64(s.state), s.epoch, s.redelivered, uint64(s.peerMax), uint64(s.peerFlags), uint64(s.expiry),
 		s.longest, s.pongToken, uint64(s.closeReason), uint64(s.goawayDelay), uint64(s.goawaySpread), s.flushTo,
 		s.token, r.window, r.reserved, uint64(r.stale))
@@ -185,7 +186,7 @@ func exAppendPrint(b []byte, s *Session) []byte {
 		b = exAppendBits(exAppendPositions(b, m.at), m.skipped)
 	}
 	for _, q := range r.queue {
-		b = exAppendBits(exAppendNumbers(exAppendBytes(b, q.raw), uint64(q.n), q.skip), q.old)
+		b = exAppendBits(exAppendNumbers(exAppendBytes(b, q.Raw), uint64(q.N), q.skip), q.old)
 	}
 	for _, z := range r.sizes {
 		b = exAppendBits(exAppendNumbers(b, z.length), z.skip)

@@ -1308,7 +1308,7 @@ func (w *exWorld) checkEnd(side Role) error {
 func exQueued(r *recvSide) int {
 	n := 0
 	for _, q := range r.queue {
-		n += q.n
+		n += q.N
 	}
 	return n
 }

@@ -37,7 +37,7 @@ func (s *Session) Bad(err error) error {
 	return s.err
 }
 
-// Data takes a run of data frames. An error is as that of Control.
+// Data takes a run of data frames, which it releases if Take is not to return it. An error is as that of Control.
 func (s *Session) Data(now time.Duration, run datagram.Run) error {
 	if !s.state.attached() {
 		return s.err
@@ -66,6 +66,7 @@ func (s *Session) Data(now time.Duration, run datagram.Run) error {
 		s.stats.Duplicates += again
 	}
 	if n == 0 {
+		run.Release()
 		return nil
 	}
 	if r.fin {
@@ -82,10 +83,12 @@ func (s *Session) Data(now time.Duration, run datagram.Run) error {
 	}
 	r.here = r.here.add(Position{n, length})
 	if r.stopped {
+		run.Release()
 		return nil
 	}
 	r.arrived = r.here
-	r.push(raw, int(n))
+	run.Raw, run.N = raw, int(n)
+	r.push(run)
 	s.came(now, length)
 	return nil
 }
@@ -93,7 +96,7 @@ func (s *Session) Data(now time.Duration, run datagram.Run) error {
 // came sees to the acknowledgement of bytes that arrived.
 func (s *Session) came(now time.Duration, length uint64) {
 	r := &s.recv
-	r.used = r.used || r.arrived.B >= r.credit
+	r.stalls(now)
 	if !s.cfg.Consumed {
 		s.owe(now, length)
 	}

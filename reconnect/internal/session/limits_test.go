@@ -21,7 +21,7 @@ func TestRunsPinNothing(t *testing.T) {
 			s.Read(p.now, true)
 			require.NoError(t, s.Data(p.now, run))
 			last := s.recv.queue[len(s.recv.queue)-1]
-			if &last.raw[0] == &run.Raw[0] {
+			if &last.Raw[0] == &run.Raw[0] {
 				shared++
 			} else {
 				for j := range run.Raw {

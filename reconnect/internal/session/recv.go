@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"fmt"
 	"time"
 
@@ -34,10 +33,9 @@ type Run struct {
 
 // queued is a run in the queue, or a run of skipped datagrams.
 type queued struct {
-	raw  []byte
-	n    int
-	own  bool   // raw is nobody else's, so that it may be appended to
-	skip uint64 // the length of skipped datagrams; raw is empty then
+	datagram.Run
+	own  bool   // Raw is nobody else's, so that it may be appended to
+	skip uint64 // the length of skipped datagrams; Raw is empty then
 	old  bool   // of an earlier session: nobody waits for an acknowledgement of it
 }
 
@@ -62,7 +60,13 @@ type recvSide struct {
 	window   uint64
 	credit   uint64 // granted so far
 	reserved uint64 // of the budget
-	used     bool   // the peer has used up its credit
+
+	// Whether a wider window would make the peer's stream faster: see stalls.
+	heldAt  uint64        // the position at which the peer is held up by its credit; 0: it is not
+	held    time.Duration // since when
+	went    time.Duration // when it went on, the last time; 0: the stream has just begun
+	stalled int           // how many times in a row it was held up for long
+	enough  bool          // it was once not
 
 	sizes []size // of what is between done and taken; only with Config.Consumed
 	open  int    // how many of them are not skipped
@@ -78,36 +82,61 @@ type size struct {
 	skip   bool
 }
 
-// push queues datagrams. raw is whole frames, n of them.
-func (r *recvSide) push(raw []byte, n int) {
-	r.waiting += uint64(len(raw))
-	if i := len(r.queue) - 1; i >= smallRuns && r.queue[i].skip == 0 && !r.queue[i].old && len(r.queue[i].raw)+len(raw) <= shortRun {
+// stalls tells that bytes have come at the time now. It finds out whether the peer is held up by its credit for a
+// considerable part of the time: if so, a wider window is worth its memory. A stream that has been fast enough once needs
+// more than one such pause, which may come from a machine that was busy for a moment.
+func (r *recvSide) stalls(now time.Duration) {
+	if r.heldAt != 0 && r.arrived.B > r.heldAt {
+		if pause := now - r.held; r.went == 0 || pause >= (now-r.went)/8 {
+			r.stalled++
+		} else {
+			r.stalled, r.enough = 0, true
+		}
+		r.went, r.heldAt = now, 0
+	}
+	if r.heldAt == 0 && r.arrived.B >= r.credit {
+		r.held, r.heldAt = now, r.arrived.B
+	}
+}
+
+// narrowed reports whether the peer is held up by its window.
+func (r *recvSide) narrowed() bool { return r.stalled > 2 || r.stalled > 0 && !r.enough }
+
+// push queues datagrams.
+func (r *recvSide) push(run datagram.Run) {
+	r.waiting += uint64(len(run.Raw))
+	if i := len(r.queue) - 1; i >= smallRuns && r.queue[i].skip == 0 && !r.queue[i].old && len(r.queue[i].Raw)+len(run.Raw) <= shortRun {
 		// What waits for long must not keep a slab for each few bytes.
 		last := &r.queue[i]
 		if !last.own {
-			own := make([]byte, len(last.raw), shortRun)
-			copy(own, last.raw)
-			last.raw, last.own = own, true
+			last.copy(shortRun)
 		}
-		last.raw = append(last.raw, raw...)
-		last.n += n
+		last.Raw = append(last.Raw, run.Raw...)
+		last.N += run.N
+		run.Release()
 		return
 	}
-	own := len(r.queue) >= smallRuns && len(raw) < ownRun
-	if own {
-		raw = bytes.Clone(raw)
+	r.queue = append(r.queue, queued{Run: run})
+	if last := &r.queue[len(r.queue)-1]; len(r.queue) > smallRuns && len(run.Raw) < ownRun {
+		last.copy(len(run.Raw))
 	}
-	r.queue = append(r.queue, queued{raw: raw, n: n, own: own})
+}
+
+// copy gives q memory of its own, of size bytes.
+func (q *queued) copy(size int) {
+	own := append(make([]byte, 0, size), q.Raw...)
+	q.Release()
+	q.Run, q.own = datagram.Run{Raw: own, N: q.N, Version: q.Version}, true
 }
 
 // pushSkip queues a datagram that was skipped.
 func (r *recvSide) pushSkip(length uint64) {
 	if i := len(r.queue) - 1; i >= 0 && r.queue[i].skip > 0 && !r.queue[i].old {
-		r.queue[i].n++
+		r.queue[i].N++
 		r.queue[i].skip += length
 		return
 	}
-	r.queue = append(r.queue, queued{n: 1, skip: length})
+	r.queue = append(r.queue, queued{Run: datagram.Run{N: 1}, skip: length})
 }
 
 // pop takes the first of the queue.
@@ -117,7 +146,7 @@ func (r *recvSide) pop() queued {
 	if r.queue = r.queue[1:]; len(r.queue) == 0 {
 		r.queue = r.small[:0]
 	}
-	r.waiting -= uint64(len(q.raw))
+	r.waiting -= uint64(len(q.Raw))
 	return q
 }
 

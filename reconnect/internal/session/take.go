@@ -13,17 +13,17 @@ func (s *Session) Take() (Run, bool) {
 	for len(r.queue) > 0 {
 		q := r.pop()
 		first := r.taken.N
-		length := uint64(len(q.raw)) + q.skip
-		r.taken = r.taken.add(Position{uint64(q.n), length})
+		length := uint64(len(q.Raw)) + q.skip
+		r.taken = r.taken.add(Position{uint64(q.N), length})
 		s.remember(q)
 		s.widen()
 		if q.skip > 0 {
 			continue
 		}
-		run := Run{Run: datagram.Run{Raw: q.raw, N: q.n, Version: datagram.Version}}
-		s.stats.Taken += uint64(q.n)
+		run := Run{Run: q.Run}
+		s.stats.Taken += uint64(q.N)
 		if s.role == Listener && first-s.cfg.Start.N < s.redelivered {
-			run.Redelivered = int(min(uint64(q.n), s.redelivered-(first-s.cfg.Start.N)))
+			run.Redelivered = int(min(uint64(q.N), s.redelivered-(first-s.cfg.Start.N)))
 		}
 		return run, true
 	}
@@ -40,13 +40,13 @@ func (s *Session) remember(q queued) {
 	}
 	if q.old {
 		if q.skip == 0 {
-			r.stale += q.n
+			r.stale += q.N
 		}
 		return
 	}
 	if q.skip > 0 {
 		// Its own length does not matter but in sum.
-		for i := range q.n {
+		for i := range q.N {
 			z := size{skip: true}
 			if i == 0 {
 				z.length = q.skip
@@ -58,7 +58,7 @@ func (s *Session) remember(q queued) {
 		}
 		return
 	}
-	for raw := q.raw; len(raw) > 0; {
+	for raw := q.Raw; len(raw) > 0; {
 		n := uint64(datagram.ParseHeader(raw).Size) + 4
 		r.sizes = append(r.sizes, size{length: n})
 		r.open++
@@ -126,8 +126,8 @@ func (s *Session) widen() {
 	if s.state == Ended {
 		return // it has promised nothing any more
 	}
-	if r.used && r.waiting <= r.window/4 {
-		r.used = false
+	if r.narrowed() && r.waiting <= r.window/4 {
+		r.stalled = 0
 		more := min(r.window, s.cfg.MaxWindow-r.window)
 		if more > 0 && s.cfg.reserve(more) {
 			r.window += more
@@ -145,7 +145,8 @@ func (s *Session) widen() {
 // narrow makes the window of an idle session the smallest one.
 func (s *Session) narrow() {
 	if r := &s.recv; r.window > s.cfg.MinWindow && len(r.queue) == 0 {
-		r.window, r.used = s.cfg.MinWindow, false
+		r.window = s.cfg.MinWindow
+		r.heldAt, r.went, r.stalled, r.enough = 0, 0, 0, false
 		s.giveBack()
 	}
 }

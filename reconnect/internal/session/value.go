@@ -93,7 +93,7 @@ func (s *Session) Export(now time.Duration) (*Value, error) {
 		v.Marks = append(v.Marks, ValueMark{At: m.at, Length: m.length, Left: m.deadline - now, Skipped: m.skipped})
 	}
 	for _, q := range r.queue {
-		v.Queue = append(v.Queue, ValueRun{Raw: append([]byte(nil), q.raw...), N: q.n, Skip: q.skip, Old: q.old})
+		v.Queue = append(v.Queue, ValueRun{Raw: append([]byte(nil), q.Raw...), N: q.N, Skip: q.skip, Old: q.old})
 	}
 	for _, z := range r.sizes {
 		v.Sizes = append(v.Sizes, ValueSize{Length: z.length, Skip: z.skip})
@@ -153,7 +153,9 @@ func Restore(now time.Duration, cfg Config, v *Value) (*Session, error) {
 		r.window, r.reserved = window, need
 	}
 	for _, q := range v.Queue {
-		r.queue = append(r.queue, queued{raw: append([]byte(nil), q.Raw...), n: q.N, skip: q.Skip, old: q.Old})
+		r.queue = append(r.queue, queued{
+			Run: datagram.Run{Raw: append([]byte(nil), q.Raw...), N: q.N, Version: datagram.Version}, skip: q.Skip, old: q.Old,
+		})
 		r.waiting += uint64(len(q.Raw))
 	}
 	for _, z := range v.Sizes {
