@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
-.PHONY: build test race lint cover bench big ci sim explore driver rapid mutants conformance hostile fuzz chaos soak model
+.PHONY: build test race lint cover bench big ci sim explore driver rapid nettest mutants conformance hostile fuzz chaos soak model
 # Variables, as in make sim FROM=5000000 SEEDS=20000, reach the tests through the environment: docs/testing.md has them all.
 FUZZTIME ?= 20m
 GOTEST := go test -count=1 -timeout 0
@@ -23,7 +23,9 @@ explore:     ; @$(GOTEST) -v -run '^TestExplore$$' ./reconnect/internal/session 
 driver: export SEEDS ?= 20000
 driver:      ; @$(GOTEST) -race -v -run '^TestSessionSeeds$$' ./reconnect | $(figures)
 rapid: export CHECKS ?= 50000
-rapid:       ; @$(GOTEST) -run '^TestRapid' ./reconnect/internal/session ./datagram ./redial -rapid.checks=$(CHECKS) -rapid.nofailfile
+rapid:       ; @$(GOTEST) -run '^Test(Rapid.*|(Table|Budget)Model)$$' ./reconnect/internal/session ./datagram ./redial -rapid.checks=$(CHECKS) -rapid.nofailfile
+nettest: COUNT ?= 50
+nettest:     ; @$(GOTEST) -race -count=$(COUNT) -run '^Test(Conformance|ConnConformance|NetConn)$$' ./transport/...
 mutants:     ; @TOWLINE_MUTANTS=1 $(GOTEST) -v -run '^TestMutants$$' ./internal/mutants | $(figures)
 conformance: ; @test -n "$(ADDR)" || { echo "which server? make conformance ADDR=tcp://host:port"; exit 2; }; $(GOTEST) -v -run '^TestConformance$$' ./internal/blackbox | $(figures)
 hostile: export SEEDS ?= 100000

@@ -17,15 +17,19 @@ import (
 	"github.com/towline-mq/towline/transport"
 )
 
+// transportTime bounds each case, of which some move megabytes, side by side: on a busy machine, with the race detector and
+// encryption, that has taken 20 s.
+const transportTime = 2 * time.Minute
+
 // Transport checks that a transport does what sessions need of it: that its connections are ordered and reliable, that
 // deadlines and Close wake who waits, that a full line holds the writer up, that nothing is lost in front of an end, and
-// that errors are those of package net. Then sessions run over it, and are cut.
+// that errors are those of package net. Then sessions run over it, and are cut. A case that hangs fails after two minutes.
 //
 // make is called for each case, and makes a listener and what dials it; the listener is closed by the case. Half-close
 // (CloseWrite) and TryWrite are checked where connections have them.
 func Transport(t *testing.T, make func(tb testing.TB) (net.Listener, transport.Dialer)) Result {
 	t.Helper()
-	return runCases(t, transportCases(), defaultTimeout, func(t *testing.T) func(c *check) {
+	return runCases(t, transportCases(), transportTime, func(t *testing.T) func(c *check) {
 		ln, d := make(t)
 		return func(c *check) { c.listener, c.dialer = ln, d }
 	})

@@ -26,11 +26,18 @@ func TestManyDialsOverOneSocket(t *testing.T) {
 
 	const dials = 50
 	var wg sync.WaitGroup
+	var once sync.Once // the others fail because of the first
+	fail := func(i int, err error) {
+		once.Do(func() {
+			t.Errorf("dial %d: %v", i, err)
+			_ = e.ln.Close() // Accept would wait for it
+		})
+	}
 	for i := range dials {
 		wg.Go(func() {
 			conn, err := d.DialContext(t.Context())
 			if err != nil {
-				t.Error(err)
+				fail(i, err)
 				return
 			}
 			if got := conn.LocalAddr().String(); got != s.LocalAddr().String() {
@@ -39,10 +46,11 @@ func TestManyDialsOverOneSocket(t *testing.T) {
 			_, err = fmt.Fprint(conn, i)
 			err = errors.Join(err, conn.Close())
 			if err != nil {
-				t.Error(err)
+				fail(i, err)
 			}
 		})
 	}
+	defer wg.Wait()
 	seen := make(map[string]bool)
 	for range dials {
 		conn, err := e.ln.Accept()

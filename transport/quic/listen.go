@@ -86,7 +86,9 @@ func Listen(ctx context.Context, addr string, cfg *Config) (net.Listener, error)
 		sock.release()
 		return nil, &net.OpError{Op: "listen", Net: "quic", Addr: sock.udp.LocalAddr(), Err: l.scene.explain(err)}
 	}
-	l.wg.Go(l.run)
+	for range takers {
+		l.wg.Go(l.run)
+	}
 	return l, nil
 }
 
@@ -177,7 +179,12 @@ func (l *listener) leave(e *entry) bool {
 	return true
 }
 
-// run takes completed handshakes from quic-go, without a wait for any of them.
+// takers is how many goroutines take completed handshakes from quic-go, which refuses peers once 32 wait to be taken: each
+// that stands ready is room for one more. On a busy machine a single one comes too late if 50 peers dial at once, for all of
+// their handshakes may be scheduled before it.
+const takers = 32
+
+// run takes completed handshakes from quic-go, and waits for nothing else, not even for a lock.
 func (l *listener) run() {
 	for {
 		qc, err := l.ql.Accept(context.Background())
@@ -185,16 +192,15 @@ func (l *listener) run() {
 			l.shut(l.scene.explain(err))
 			return
 		}
-		since := time.Now()
-		if e, ok := qc.Context().Value(entryKey{}).(*entry); ok {
-			l.leave(e)
-			since = e.since
-		}
-		ctx, cancel := context.WithCancelCause(l.ctx)
-		place := l.enter(cancel)
 		l.wg.Add(1)
 		go func() {
-			err := l.admit(ctx, qc, since, place)
+			since := time.Now()
+			if e, ok := qc.Context().Value(entryKey{}).(*entry); ok {
+				l.leave(e)
+				since = e.since
+			}
+			ctx, cancel := context.WithCancelCause(l.ctx)
+			err := l.admit(ctx, qc, since, l.enter(cancel))
 			cancel(nil)
 			l.wg.Done()
 			if err != nil {
