@@ -101,8 +101,8 @@ var mutants = []mutant{
 	{
 		name: "ack-before-stop-drops", file: input, test: "TestR125Stop", breaks: "D1, R-125: ack early",
 		bug: "What comes after STOP is acknowledged, and dropped.",
-		old: "	if r.stopped {\n		return nil\n	}\n	r.arrived = r.here\n",
-		new: "	r.arrived = r.here\n	if r.stopped {\n		return nil\n	}\n",
+		old: "	if r.stopped {\n		run.Release()\n		return nil\n	}\n	r.arrived = r.here\n",
+		new: "	r.arrived = r.here\n	if r.stopped {\n		run.Release()\n		return nil\n	}\n",
 	},
 	{
 		name: "ack-before-consumed", file: pull, breaks: "D3, R-107: ack early",
@@ -289,8 +289,8 @@ var mutants = []mutant{
 	{
 		name: "mark-too-short", file: take, breaks: "D3, R-116: silent duplicates",
 		bug: "The receiver does not mark the last of the datagrams that may be redelivered.",
-		old: "run.Redelivered = int(min(uint64(q.n), s.redelivered-(first-s.cfg.Start.N)))",
-		new: "run.Redelivered = int(min(uint64(q.n), s.redelivered-(first-s.cfg.Start.N)-1))",
+		old: "run.Redelivered = int(min(uint64(q.N), s.redelivered-(first-s.cfg.Start.N)))",
+		new: "run.Redelivered = int(min(uint64(q.N), s.redelivered-(first-s.cfg.Start.N)-1))",
 	},
 	{
 		name: "mark-forgets-the-hello", file: attach, breaks: "D3, R-116: silent duplicates",
