@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"runtime"
+	"slices"
+	"time"
+)
+
+// echo is one end of something whose other end sends everything back.
+type echo struct {
+	// ask sends one message and waits for the answer.
+	ask   func(ctx context.Context) error
+	close func()
+}
+
+// measureRoundTrip returns a run of what open makes: one question after the other, for as long as asked.
+func measureRoundTrip(open func(ctx context.Context) (*echo, error)) func(context.Context, time.Duration) (figures, error) {
+	return func(ctx context.Context, long time.Duration) (figures, error) {
+		e, err := open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer e.close()
+		for begin := time.Now(); time.Since(begin) < long/8; {
+			if err := e.ask(ctx); err != nil {
+				return nil, err
+			}
+		}
+		runtime.GC()
+		took := make([]time.Duration, 0, 1<<16)
+		usedBefore, begin := cpuTime(), time.Now()
+		for last := begin; last.Sub(begin) < long || len(took) < 100; {
+			if err := e.ask(ctx); err != nil {
+				return nil, err
+			}
+			now := time.Now()
+			took = append(took, now.Sub(last))
+			last = now
+		}
+		used := cpuTime() - usedBefore
+		f := percentiles(took)
+		f[rate] = float64(len(took)) / time.Since(begin).Seconds()
+		f[cpu] = float64(used.Nanoseconds()) / float64(len(took))
+		return f, nil
+	}
+}
+
+// shares are the percentiles that are kept, by the name of their figure, in microseconds.
+var shares = []struct {
+	name string
+	of   float64
+}{
+	{"p50 µs", 0.50}, {"p90 µs", 0.90}, {"p99 µs", 0.99}, {"p99.9 µs", 0.999}, {"p99.99 µs", 0.9999}, {"max µs", 1},
+}
+
+const (
+	p50  = "p50 µs"
+	p99  = "p99 µs"
+	p999 = "p99.9 µs"
+)
+
+// percentiles returns those of took, which it sorts. A percentile is only there if at least one time lies above it.
+func percentiles(took []time.Duration) figures {
+	slices.Sort(took)
+	f := figures{"samples": float64(len(took))}
+	for _, s := range shares {
+		i := int(s.of * float64(len(took)))
+		if s.of == 1 {
+			i--
+		}
+		if i >= 0 && i < len(took) {
+			if s.of < 1 && i == len(took)-1 {
+				continue
+			}
+			f[s.name] = float64(took[i].Nanoseconds()) / 1e3
+		}
+	}
+	return f
+}
