@@ -105,3 +105,8 @@ func share(n, k int, f func(n int) error) error {
 func wrongSize(got, want int) error {
 	return fmt.Errorf("a message of %d bytes arrived where only such of %d were sent", got, want)
 }
+
+// wrongCount is the error of a stream that ended too early, or too late.
+func wrongCount(got, want int) error {
+	return fmt.Errorf("%d messages arrived where %d were sent", got, want)
+}

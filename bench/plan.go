@@ -18,10 +18,20 @@ func (s *secrets) plan(quick bool) []bench {
 	for _, size := range sizes {
 		for _, on := range transports {
 			all = append(all, s.oneWayOf(on, size, quick)...)
+			if on == "tcp" {
+				for _, p := range peers() {
+					all = append(all, p.oneWay(size)...)
+				}
+			}
 		}
 	}
 	for _, on := range transports {
 		all = append(all, s.roundTripsOf(on)...)
+		if on == "tcp" {
+			for _, p := range peers() {
+				all = append(all, p.roundTrip()...)
+			}
+		}
 	}
 	return all
 }
