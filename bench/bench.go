@@ -18,15 +18,16 @@ type key struct {
 
 // The kinds.
 const (
-	oneWay      = "one-way"
-	roundTrip   = "round-trip"
-	besideBulk  = "round-trip-beside-bulk"
-	recovery    = "recovery"
-	takeover    = "takeover"
-	wireBytes   = "wire"
-	idleMemory  = "memory"
-	allocations = "allocations"
-	busyMany    = "many"
+	oneWay     = "one-way"
+	roundTrip  = "round-trip"
+	besideBulk = "round-trip-beside-bulk"
+	recovery   = "recovery"
+	takeover   = "takeover"
+	wireBytes  = "wire"
+	idleMemory = "memory"
+	busyMany   = "many"
+	replay     = "replay"
+	death      = "dead-peer"
 )
 
 // The subjects that are not peers.
@@ -38,11 +39,11 @@ const (
 
 // The modes of one way.
 const (
-	single   = "single"   // one goroutine that sends, one that receives
-	batch    = "batch"    // the same, 64 at a time
-	released = "released" // as single, and the receiver gives each payload's memory back (datagram.Release)
-	batchRel = "batch released"
-	sixteen  = "16 senders"
+	single   = "single"         // one goroutine that sends, one that receives
+	batch    = "batch of 64"    // the same, 64 at a time
+	released = "released"       // as single, and the receiver gives each payload's memory back (datagram.Release)
+	batchRel = "batch released" // as batch, likewise
+	sixteen  = "16 senders"     // goroutines that send on one connection; one receives
 )
 
 // String is what -only is matched with, such as "one-way/session/tcp/16 senders/64B".
@@ -72,9 +73,11 @@ type figures map[string]float64
 
 // The names of figures.
 const (
-	rate     = "messages/s"
-	cpu      = "cpu ns/message"
-	overhead = "overhead %"
+	rate      = "messages/s"
+	cpu       = "cpu ns/message"
+	allocs    = "allocs/message"
+	allocated = "B allocated/message"
+	overhead  = "overhead %"
 )
 
 // bench is one thing to be measured. run makes what it needs, measures for about as long as asked, and leaves nothing

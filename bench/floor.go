@@ -15,6 +15,9 @@ func putHeader(h *[headerSize]byte, size int) {
 	binary.BigEndian.PutUint32(h[4:], 1<<16|7)
 }
 
+// sizeIn returns the length of the payload that a header tells of.
+func sizeIn(h []byte) int { return int(binary.BigEndian.Uint32(h)) - 4 }
+
 // floorPipe is what the machine can do.
 func (s *secrets) floorPipe(ctx context.Context, transport string, size int) (*pipe, error) {
 	c, a, err := s.rawPair(ctx, transport)
@@ -43,7 +46,7 @@ func (s *secrets) floorPipe(ctx context.Context, transport string, size int) (*p
 				if _, err := io.ReadFull(r, h[:]); err != nil {
 					return err
 				}
-				got := int(binary.BigEndian.Uint32(h[:])) - 4
+				got := sizeIn(h[:])
 				if got != size {
 					return wrongSize(got, size)
 				}

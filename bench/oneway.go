@@ -75,13 +75,18 @@ func measureOneWay(open func(ctx context.Context) (*pipe, error)) func(context.C
 			return nil, err
 		}
 		runtime.GC()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		wall, used, err := p.move(ctx, n)
+		runtime.ReadMemStats(&after)
 		if err != nil {
 			return nil, err
 		}
 		return figures{
-			rate: float64(n) / wall.Seconds(),
-			cpu:  float64(used.Nanoseconds()) / float64(n),
+			rate:      float64(n) / wall.Seconds(),
+			cpu:       float64(used.Nanoseconds()) / float64(n),
+			allocs:    float64(after.Mallocs-before.Mallocs) / float64(n),
+			allocated: float64(after.TotalAlloc-before.TotalAlloc) / float64(n),
 		}, nil
 	}
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"regexp"
+
+	"github.com/towline-mq/towline/reconnect"
 )
 
 // sizes are the payloads that are measured one way.
@@ -32,6 +34,41 @@ func (s *secrets) plan(quick bool) []bench {
 				all = append(all, p.roundTrip()...)
 			}
 		}
+	}
+	return append(all, s.troubles(quick)...)
+}
+
+// troubles lists what is not about speed alone.
+func (s *secrets) troubles(quick bool) []bench {
+	all := []bench{
+		{key{besideBulk, floor, "tcp", "", tiny}, measureRoundTrip(func(ctx context.Context) (*echo, error) { return s.floorBeside(ctx, "tcp", tiny) })},
+	}
+	for _, kind := range []string{session, plain} {
+		all = append(all, bench{key{besideBulk, kind, "tcp", "", tiny}, measureRoundTrip(func(ctx context.Context) (*echo, error) {
+			e, err := s.connect(ctx, kind, "tcp")
+			if err != nil {
+				return nil, err
+			}
+			return e.beside(tiny), nil
+		})})
+	}
+	all = append(all,
+		bench{key{recovery, floor, "tcp", "", tiny}, measureBareRecovery},
+		bench{key{recovery, session, "tcp", "", tiny}, measureRecovery},
+		bench{key{takeover, session, "tcp", "", tiny}, measureTakeover},
+		bench{key{replay, session, "tcp", sizeName(1 << 20), 0}, measureReplay(1 << 20)},
+		bench{key{replay, session, "tcp", sizeName(7 << 20), 0}, measureReplay(7 << 20)},
+		bench{key{wireBytes, session, "tcp", "", tiny}, measureWire},
+		bench{key{idleMemory, session, "tcp", "", 0}, measureIdle},
+	)
+	crowds := []int{10, 1000, 10_000}
+	if quick {
+		crowds = crowds[:2]
+	} else {
+		all = append(all, bench{key{death, session, "tcp", "", 0}, measureDeath(reconnect.SessionOptions{})})
+	}
+	for _, n := range crowds {
+		all = append(all, bench{key{busyMany, session, "tcp", crowdName(n), tiny}, measureBusy(n)})
 	}
 	return all
 }
