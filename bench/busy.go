@@ -8,7 +8,7 @@ import (
 )
 
 // descriptorsKept are left for everything that is no session.
-const descriptorsKept = 500
+const descriptorsKept = 1000
 
 // crowdNames name the sizes of crowds: a machine may have descriptors for fewer than that.
 func crowdName(n int) string { return thousands(int64(n)) + " sessions" }

@@ -46,35 +46,37 @@ func measureRoundTrip(open func(ctx context.Context) (*echo, error)) func(contex
 	}
 }
 
+const (
+	p50     = "p50 µs"
+	p90     = "p90 µs"
+	p99     = "p99 µs"
+	p999    = "p99.9 µs"
+	p9999   = "p99.99 µs"
+	most    = "max µs"
+	samples = "samples"
+)
+
 // shares are the percentiles that are kept, by the name of their figure, in microseconds.
 var shares = []struct {
 	name string
 	of   float64
-}{
-	{"p50 µs", 0.50}, {"p90 µs", 0.90}, {"p99 µs", 0.99}, {"p99.9 µs", 0.999}, {"p99.99 µs", 0.9999}, {"max µs", 1},
-}
+}{{p50, 0.50}, {p90, 0.90}, {p99, 0.99}, {p999, 0.999}, {p9999, 0.9999}}
 
-const (
-	p50  = "p50 µs"
-	p99  = "p99 µs"
-	p999 = "p99.9 µs"
-)
-
-// percentiles returns those of took, which it sorts. A percentile is only there if at least one time lies above it.
+// percentiles returns those of took, which it sorts, and the greatest. A percentile is only there if at least one time
+// lies beyond it.
 func percentiles(took []time.Duration) figures {
 	slices.Sort(took)
-	f := figures{"samples": float64(len(took))}
+	f := figures{samples: float64(len(took))}
+	if len(took) == 0 {
+		return f
+	}
 	for _, s := range shares {
-		i := int(s.of * float64(len(took)))
-		if s.of == 1 {
-			i--
-		}
-		if i >= 0 && i < len(took) {
-			if s.of < 1 && i == len(took)-1 {
-				continue
-			}
-			f[s.name] = float64(took[i].Nanoseconds()) / 1e3
+		if i := int(s.of * float64(len(took))); i < len(took)-1 {
+			f[s.name] = microseconds(took[i])
 		}
 	}
+	f[most] = microseconds(took[len(took)-1])
 	return f
 }
+
+func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }

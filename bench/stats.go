@@ -25,6 +25,7 @@ func median(vs []float64) float64 {
 type set struct {
 	order []key // that of the plan
 	by    map[key]result
+	many  *many // nil: not run
 }
 
 func newSet(results []result) set {
