@@ -46,7 +46,7 @@ const (
 	sixteen  = "16 senders"     // goroutines that send on one connection; one receives
 )
 
-// String is what -only is matched with, such as "one-way/session/tcp/16 senders/64B".
+// String is what -only is matched with, such as "one-way/session/tcp/16 senders/64 B".
 func (k key) String() string {
 	parts := []string{k.Kind, k.Subject, k.Transport}
 	if k.Mode != "" {

@@ -14,8 +14,10 @@ require (
 	github.com/pebbe/zmq4 v1.4.0
 	github.com/quic-go/quic-go v0.65.0
 	github.com/rsocket/rsocket-go v0.8.12
+	github.com/stretchr/testify v1.12.1
 	github.com/towline-mq/towline v0.0.0-00010101000000-000000000000
 	go.nanomsg.org/mangos/v3 v3.4.2
+	go.uber.org/goleak v1.3.0
 	gonum.org/v1/plot v0.17.0
 	google.golang.org/grpc v1.85.0
 )
@@ -42,6 +44,7 @@ require (
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/rs/xid v1.4.0 // indirect
 	go.uber.org/atomic v1.7.0 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/image v0.30.0 // indirect
 	golang.org/x/net v0.62.0 // indirect

@@ -45,13 +45,13 @@ func (p *pipe) move(ctx context.Context, n int) (wall, used time.Duration, err e
 
 // count finds out how many messages take long, by moving more and more until the time can be told.
 func (p *pipe) count(ctx context.Context, long time.Duration) (int, error) {
-	for n := 64; ; n *= 4 {
+	for n := 16; ; n *= 4 {
 		wall, _, err := p.move(ctx, n)
 		if err != nil {
 			return 0, err
 		}
 		if wall >= long/8 {
-			return max(64, int(float64(n)*float64(long)/float64(wall))), nil
+			return max(16, int(float64(n)*float64(long)/float64(wall))), nil
 		}
 	}
 }

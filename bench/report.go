@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -35,6 +36,9 @@ type section struct {
 	name, title, text string
 }
 
+// sectionNames are those that report may make.
+var sectionNames = []string{"one-way", "best-peer", "round-trip", "beside-bulk", "recovery", "sessions", "many", "peers", "failures", "targets"}
+
 // report makes all sections that there are figures for.
 func (s set) report() []section {
 	all := []section{
@@ -46,7 +50,7 @@ func (s set) report() []section {
 		{"sessions", "What sessions cost", s.sessionTable()},
 		{"many", "Many sessions", s.manyTable()},
 		{"peers", "The peers", s.peerTable()},
-		{"failures", "What could not be measured", s.failures()},
+		{"failures", "What could not be measured", cmp.Or(s.failures(), "Nothing.\n")},
 		{"targets", "Targets", s.targetTable()},
 	}
 	var some []section

@@ -93,7 +93,7 @@ func digits(v float64) string {
 		return "–"
 	case v == 0:
 		return "0"
-	case abs >= 1000:
+	case abs >= 999.5:
 		return thousands(int64(math.Round(v)))
 	case abs >= 99.95:
 		return fmt.Sprintf("%.0f", v)
