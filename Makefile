@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
-.PHONY: build test race lint cover bench big ci sim explore driver rapid nettest mutants conformance hostile fuzz chaos soak model
+.PHONY: build test race lint cover bench bench-quick bench-many bench-library big ci sim explore driver rapid nettest mutants conformance hostile fuzz chaos soak model
 # Variables, as in make sim FROM=5000000 SEEDS=20000, reach the tests through the environment: docs/testing.md has them all.
 FUZZTIME ?= 20m
 GOTEST := go test -count=1 -timeout 0
@@ -11,9 +11,15 @@ test:  ; go test ./...
 race:  ; go test -race ./...
 lint:  ; golangci-lint run ./...
 cover: ; go test -coverprofile=cover.out ./... && go tool cover -func=cover.out
-bench: ; go test -run '^$$' -bench . ./datagram ./reconnect ./transport/...
 big:   ; TOWLINE_BIG=1 go test -count=1 -timeout 20m -v ./internal/blackbox
 ci:    ; .ci/run
+
+# Speed, beside the limit of the machine and beside peers (libzmq where it is installed): bench/doc.go. bench-many first, for bench shows its figures too.
+zmq := $(shell pkg-config --exists libzmq 2>/dev/null && echo -tags zmq)
+bench:         ; go -C bench run $(zmq) . -out ../docs/performance -doc ../docs/performance.md
+bench-quick:   ; go -C bench run $(zmq) . -quick
+bench-many:    ; go -C bench run . many -out ../docs/performance
+bench-library: ; go test -run '^$$' -bench . ./datagram ./reconnect ./transport/...
 
 # The proof: docs/testing.md says what each of these holds, and what it found when it was run at length.
 sim: export SEEDS ?= 1000000
