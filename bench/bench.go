@@ -39,11 +39,12 @@ const (
 
 // The modes of one way.
 const (
-	single   = "single"         // one goroutine that sends, one that receives
-	batch    = "batch of 64"    // the same, 64 at a time
-	released = "released"       // as single, and the receiver gives each payload's memory back (datagram.Release)
-	batchRel = "batch released" // as batch, likewise
-	sixteen  = "16 senders"     // goroutines that send on one connection; one receives
+	single   = "single"      // one goroutine that sends, one that receives
+	batch    = "batch of 64" // the same, 64 at a time
+	sixteen  = "16 senders"  // goroutines that send on one connection; one receives
+	lent     = "Each"        // as single, received by Reader.Each, whose payloads are lent for a call
+	lentMany = "batch, Each" // as batch, likewise
+	released = "released"    // as single, and the receiver gives each payload's memory back (datagram.Release)
 )
 
 // String is what -only is matched with, such as "one-way/session/tcp/16 senders/64 B".

@@ -79,13 +79,13 @@ func (s *secrets) oneWayOf(on string, size int, quick bool) []bench {
 		key{oneWay, floor, on, "", size},
 		measureOneWay(func(ctx context.Context) (*pipe, error) { return s.floorPipe(ctx, on, size) }),
 	}}
-	modes := []string{single, batch, sixteen}
+	modes := []string{single, batch, sixteen, lent, lentMany}
 	if size == 64<<10 {
-		modes = append(modes, released, batchRel)
+		modes = append(modes, released)
 	}
 	for _, mode := range modes {
 		for _, kind := range []string{session, plain} {
-			if quick && on != "tcp" && (mode != single || kind == plain) {
+			if quick && on != "tcp" && (mode != single && mode != lent || kind == plain) {
 				continue
 			}
 			all = append(all, bench{

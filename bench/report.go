@@ -117,7 +117,7 @@ func (s set) oneWayTables() string {
 
 // bestPeerTable has the ratios of sessions to whichever peer is fastest with messages of a size.
 func (s set) bestPeerTable() string {
-	t := newTable("tcp", "best peer", "k/s", "session: single", "batch of 64", "16 senders")
+	t := newTable("tcp", "best peer", "k/s", "session: single", "batch of 64", "16 senders", "Each")
 	any := false
 	for _, size := range sizes {
 		best, ok := s.bestPeer(size)
@@ -126,7 +126,7 @@ func (s set) bestPeerTable() string {
 		}
 		any = true
 		cells := []string{sizeName(size), best.Subject, digits(s.of(best, rate) / 1000)}
-		for _, mode := range []string{single, batch, sixteen} {
+		for _, mode := range []string{single, batch, sixteen, lent} {
 			cells = append(cells, digits(s.ratio(key{oneWay, session, "tcp", mode, size}, best, rate))+" ×")
 		}
 		t.row(cells...)

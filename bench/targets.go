@@ -72,6 +72,7 @@ func (s set) checks() []check {
 	}{{64, 0.40, 5}, {1 << 10, 0.75, 2}, {64 << 10, 0.80, 1.3}}
 	for _, l := range least {
 		add(check{what: sizeName(l.size) + " one way, tcp, beside the floor", value: ofFloor("tcp", single, l.size), atLeast: l.floor, unit: " ×"})
+		add(check{what: "the same, received by Each", value: ofFloor("tcp", lent, l.size), atLeast: l.floor, unit: " ×"})
 		name, v := ofPeer(l.size)
 		add(check{what: sizeName(l.size) + " one way, tcp, beside " + name, value: v, atLeast: l.peer, unit: " ×"})
 	}
@@ -84,6 +85,7 @@ func (s set) checks() []check {
 				least = 0.4
 			}
 			add(check{what: fmt.Sprintf("%s one way, %s, beside its floor", sizeName(size), on), value: ofFloor(on, single, size), atLeast: least, unit: " ×"})
+			add(check{what: "the same, received by Each", value: ofFloor(on, lent, size), atLeast: least, unit: " ×"})
 		}
 	}
 	rt := func(subject string) key { return key{roundTrip, subject, "tcp", "", tiny} }

@@ -123,20 +123,11 @@ func (e *ends) pipe(mode string, size int) *pipe {
 	}
 	p := &pipe{close: e.close}
 	switch mode {
-	case batch, batchRel:
-		p.send = func(ctx context.Context, n int) error { return sendBatches(ctx, w, d, n) }
-		p.receive = func(ctx context.Context, n int) error { return receiveBatches(ctx, r, size, n, mode == batchRel) }
+	case lent, lentMany:
+		p.receive = func(ctx context.Context, n int) error { return receiveLent(ctx, r, size, n) }
+	case batch:
+		p.receive = func(ctx context.Context, n int) error { return receiveBatches(ctx, r, size, n) }
 	default:
-		senders := 1
-		if mode == sixteen {
-			senders = 16
-		}
-		p.send = func(ctx context.Context, n int) error {
-			if err := share(n, senders, func(n int) error { return sendSome(ctx, n) }); err != nil {
-				return err
-			}
-			return w.Flush(ctx)
-		}
 		p.receive = func(ctx context.Context, n int) error {
 			for range n {
 				d, err := r.Receive(ctx)
@@ -151,6 +142,21 @@ func (e *ends) pipe(mode string, size int) *pipe {
 				}
 			}
 			return nil
+		}
+	}
+	switch mode {
+	case batch, lentMany:
+		p.send = func(ctx context.Context, n int) error { return sendBatches(ctx, w, d, n) }
+	default:
+		senders := 1
+		if mode == sixteen {
+			senders = 16
+		}
+		p.send = func(ctx context.Context, n int) error {
+			if err := share(n, senders, func(n int) error { return sendSome(ctx, n) }); err != nil {
+				return err
+			}
+			return w.Flush(ctx)
 		}
 	}
 	return p
@@ -171,7 +177,29 @@ func sendBatches(ctx context.Context, w *reconnect.Writer, d datagram.Datagram, 
 	return w.Flush(ctx)
 }
 
-func receiveBatches(ctx context.Context, r *reconnect.Reader, size, n int, release bool) error {
+// receiveLent takes n datagrams, whose payloads are lent.
+func receiveLent(ctx context.Context, r *reconnect.Reader, size, n int) error {
+	if n == 0 {
+		return nil
+	}
+	err := r.Each(ctx, func(d datagram.Datagram) error {
+		if len(d.Payload) != size {
+			return wrongSize(len(d.Payload), size)
+		}
+		if n--; n == 0 {
+			return errAll
+		}
+		return nil
+	})
+	if errors.Is(err, errAll) {
+		return nil
+	}
+	return err
+}
+
+var errAll = errors.New("bench: all have arrived")
+
+func receiveBatches(ctx context.Context, r *reconnect.Reader, size, n int) error {
 	ds := make([]datagram.Datagram, batchSize)
 	for n > 0 {
 		k, err := r.ReceiveBatch(ctx, ds[:min(n, len(ds))])
@@ -181,9 +209,6 @@ func receiveBatches(ctx context.Context, r *reconnect.Reader, size, n int, relea
 		for _, d := range ds[:k] {
 			if len(d.Payload) != size {
 				return wrongSize(len(d.Payload), size)
-			}
-			if release {
-				datagram.Release(d)
 			}
 		}
 		n -= k

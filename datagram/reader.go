@@ -308,16 +308,13 @@ func (r *Reader) ahead() []byte { return r.slab[r.end:min(len(r.slab), r.end+max
 
 // move takes what is buffered over to another slab of size bytes.
 func (r *Reader) move(size int) {
-	switch {
-	case size == peekSize && r.peekSlab != nil:
+	if size == peekSize && r.peekSlab != nil {
 		slab := r.peekSlab
 		r.peekSlab = nil
 		r.moveTo(slab, nil)
-	case size == maxSlab:
-		r.moveTo(largestSlab())
-	default:
-		r.moveTo(make([]byte, size), nil)
+		return
 	}
+	r.moveTo(newSlab(size))
 }
 
 func (r *Reader) moveTo(slab []byte, l *lease) {
