@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"redial":                     {"transport"},
 	"reconnect/internal/session": {"datagram"},
 	"reconnect":                  {"datagram", "transport", "redial", "reconnect/internal/session"},
+	"mux":                        {"datagram", "transport", "reconnect"},
 	"towlinetest":                {"datagram", "transport", "transport/mem", "reconnect"},
 	"cmd/internal/program":       {"transport/tls"},
 	"cmd/echo-server":            {"cmd/internal/program", "datagram", "reconnect", "transport", "transport/endpoint", "transport/tls"},
@@ -41,6 +42,7 @@ var outside = map[string][]string{
 	"github.com/quic-go/quic-go":              {"transport/quic"},
 	"github.com/schollz/progressbar/v3":       {"cmd/echo-client"},
 	"github.com/HdrHistogram/hdrhistogram-go": {"cmd/echo-client"},
+	"github.com/vmihailenco/msgpack/v5":       {"mux"},
 }
 
 // quiet are packages of the standard library that a library package has no business with.
