@@ -49,7 +49,7 @@ func HandleCall[Req, Resp any](m *Mux, recipient uint16, name string, codec Code
 // would keep the answer from being read: that is ErrDeadlock. (Handlers of calls may; with SideBySide all may.)
 //
 // The errors are those of Send, with which the request was not sent. After it was: what ended ctx; a *CallError, the
-// peer's answer, of which some match ErrBusy, ErrRedelivered, ErrUnknown or ErrPayload; ErrLost; why the connection
+// peer's answer, of which some match ErrBusy, ErrRedelivered, ErrUnknown, ErrPayload or context.DeadlineExceeded; ErrLost; why the connection
 // ended, where io.EOF means that the peer sends no more; or one that matches ErrPayload, if the answer cannot be read.
 // With all but ErrBusy, ErrUnknown and ErrRedelivered the call may have been run.
 func Call[Req, Resp any](ctx context.Context, c *Conn, req Req) (resp Resp, err error) {
@@ -98,6 +98,9 @@ func (c *Conn) call(ctx context.Context, r *route, req any) ([]byte, error) {
 	}
 	select {
 	case a := <-w.answer:
+		if a.err != nil && ctx.Err() != nil {
+			return nil, context.Cause(ctx) // which the peer may have noticed first
+		}
 		return a.body, a.err
 	case <-ctx.Done():
 		// Where there is no room the peer learns of it by its deadline, or not at all.

@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -87,7 +88,7 @@ func (e *CallError) Error() string {
 	return "mux: the peer says: " + e.Message
 }
 
-// Is matches ErrBusy, ErrRedelivered, ErrUnknown and ErrPayload, by the code.
+// Is matches ErrBusy, ErrRedelivered, ErrUnknown, ErrPayload and context.DeadlineExceeded, by the code.
 func (e *CallError) Is(target error) bool {
 	switch e.Code {
 	case codeBusy:
@@ -98,6 +99,8 @@ func (e *CallError) Is(target error) bool {
 		return target == ErrUnknown
 	case codeMalformed:
 		return target == ErrPayload
+	case codeTimeout:
+		return target == context.DeadlineExceeded
 	}
 	return false
 }
@@ -110,6 +113,7 @@ const (
 	codeBusy        = 4 // too many calls
 	codeRedelivered = 5 // it may have been run before
 	codePanicked    = 6 // the handler panicked
+	codeTimeout     = 7 // its time was over before it was done
 	codeOwn         = 256
 )
 

@@ -178,8 +178,10 @@ func (c *Conn) serveCall(call *served) {
 	case err != nil:
 		code, text := told(err)
 		c.sendError(call.r, call.id, code, text)
+	case call.buffer == nil && ctx.Err() != nil:
+		c.sendError(call.r, call.id, codeTimeout, "its time was over before it began")
 	case call.buffer == nil:
-		c.sendError(call.r, call.id, codeFailed, "no answer: its time was over before it began, or middleware kept it from its handler")
+		c.sendError(call.r, call.id, codeFailed, "middleware kept the call from its handler")
 	default:
 		err := c.Writer().Send(c.ctx, datagram.Datagram{Recipient: call.r.recipient, Payload: *call.buffer})
 		if errors.Is(err, datagram.ErrTooLarge) {
@@ -211,8 +213,11 @@ func told(err error) (code uint16, text string) {
 		}
 		return codeFailed, err.Error()
 	}
-	if errors.Is(err, ErrPayload) {
+	switch {
+	case errors.Is(err, ErrPayload):
 		return codeMalformed, err.Error()
+	case errors.Is(err, context.DeadlineExceeded):
+		return codeTimeout, err.Error()
 	}
 	return codeFailed, err.Error()
 }
