@@ -206,7 +206,7 @@ func TestCallOnTheWire(t *testing.T) {
 	soon, cancel := context.WithTimeout(ctx, time.Hour)
 	p = begin(soon)
 	limit := binary.BigEndian.Uint32(p[4:])
-	assert.InDelta(t, 60_000, limit, 1000, "bounded by the test's own")
+	assert.InDelta(t, 30_000, limit, 1000, "bounded by the test's own")
 	cancel()
 	require.ErrorIs(t, await(t, results).err, context.Canceled)
 	d, err := raw.Reader().Receive(ctx)

@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds what must not hang.
-const patience = 60 * time.Second
+const patience = 30 * time.Second
 
 // bounded is the context of a test that must not hang.
 func bounded(tb testing.TB) context.Context {

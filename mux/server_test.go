@@ -384,7 +384,8 @@ func TestRegistryRaces(t *testing.T) {
 		Closed: func(*mux.Conn, error) { closed.Add(1) },
 	})
 	mux.Handle[number](m, 1, "number", mux.Msgpack{}, nil)
-	w := serve(t, m, nil)
+	// A client that says no goodbye in time leaves its session to expire.
+	w := serve(t, m, &reconnect.ListenOptions{Expiry: 200 * time.Millisecond})
 	client := mux.New(nil)
 	mux.Handle(client, 1, "number", mux.Msgpack{}, func(context.Context, *mux.Conn, number) error { received.Add(1); return nil })
 	const clients, rounds = 8, 12
