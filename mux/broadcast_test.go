@@ -94,7 +94,7 @@ func mustEncode[T any](t *testing.T, m *mux.Mux, v T) datagram.Datagram {
 // others waits until each but the frozen ones has n.
 func (c *crowd) others(t *testing.T, n int) {
 	t.Helper()
-	for k := range n * (len(c.all) - len(c.frozen)) - c.seen {
+	for k := range n*(len(c.all)-len(c.frozen)) - c.seen {
 		select {
 		case <-c.got:
 		case <-time.After(patience):
