@@ -96,6 +96,7 @@ func (c *Conn) call(ctx context.Context, r *route, req any) ([]byte, error) {
 	if err := c.request(ctx, r, p, req); err != nil {
 		return nil, err
 	}
+	c.requested(w)
 	select {
 	case a := <-w.answer:
 		if a.err != nil && ctx.Err() != nil {
@@ -129,6 +130,7 @@ type calls struct {
 	mu      sync.Mutex
 	next    uint64 // by chance in the beginning: a session's answers may reach another's peer
 	waiting map[uint64]*waiting
+	losses  int // sessions that were lost
 	err     error
 }
 
@@ -137,6 +139,8 @@ type waiting struct {
 	id     uint64
 	r      *route
 	answer chan answer // takes one
+	sent   bool        // Send has returned
+	losses int         // when it began
 }
 
 type answer struct {
@@ -158,7 +162,7 @@ func (c *calls) add(r *route) (*waiting, error) {
 		return nil, c.err
 	}
 	c.next++
-	w := &waiting{id: c.next, r: r, answer: make(chan answer, 1)}
+	w := &waiting{id: c.next, r: r, answer: make(chan answer, 1), losses: c.losses}
 	c.waiting[w.id] = w
 	return w, nil
 }
@@ -200,12 +204,28 @@ func (c *calls) end(err error) {
 // lost fails the calls whose requests a lost session had delivered: the next session does not send them again, and so
 // nobody will answer.
 func (c *Conn) lost() {
-	again := map[uint64]bool{}
 	c.calls.mu.Lock()
 	defer c.calls.mu.Unlock()
+	c.calls.losses++
+	c.forsake(func(w *waiting) bool { return w.sent })
+}
+
+// requested notes that a request was accepted for sending. If a session was lost meanwhile it may have been in that one.
+func (c *Conn) requested(w *waiting) {
+	c.calls.mu.Lock()
+	defer c.calls.mu.Unlock()
+	w.sent = true
+	if w.losses != c.calls.losses {
+		c.forsake(func(other *waiting) bool { return other == w })
+	}
+}
+
+// forsake fails those of the calls whose requests are not on their way to the peer. calls.mu is held.
+func (c *Conn) forsake(which func(*waiting) bool) {
 	if len(c.calls.waiting) == 0 {
 		return
 	}
+	again := map[uint64]bool{}
 	for _, d := range c.Unconfirmed() {
 		if r := c.m.route(d.Recipient); r != nil && r.reply != nil {
 			if p, _, ok := parsePrefix(d.Payload); ok && p.kind == kindRequest {
@@ -214,7 +234,7 @@ func (c *Conn) lost() {
 		}
 	}
 	for id, w := range c.calls.waiting {
-		if !again[id] {
+		if which(w) && !again[id] {
 			delete(c.calls.waiting, id)
 			w.answer <- answer{err: ErrLost}
 		}

@@ -313,7 +313,7 @@ func (c *Conn) because(err error) {
 func (c *Conn) closeSoon() {
 	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
 	defer cancel()
-	_ = c.Conn.Close(ctx) // what it did not say is in Unconfirmed
+	_ = c.Close(ctx) // what it did not say is in Unconfirmed
 }
 
 // finish ends everything, for the reason given.
@@ -322,8 +322,8 @@ func (c *Conn) finish(err error) {
 	err = c.Err()
 	c.calls.end(err)
 	if err == io.EOF {
-		c.work.Wait()               // what the peer sent before its end is dealt with
-		_ = c.Conn.CloseSend(c.ctx) // and it gets the answers, for as long as it takes
+		c.work.Wait()          // what the peer sent before its end is dealt with
+		_ = c.CloseSend(c.ctx) // and it gets the answers, for as long as it takes
 	}
 	c.cancel(err)
 	c.closeSoon()

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -139,10 +138,4 @@ func (n *notes[T]) wait(tb testing.TB, k int) []T {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return append([]T(nil), n.all...)
-}
-
-func none(tb testing.TB, n *notes[error]) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	assert.Empty(tb, n.all)
 }

@@ -145,7 +145,8 @@ func (s *serving) giveUp(id uint64) {
 func (c *Conn) serveCall(call *served) {
 	s := &c.serving
 	defer c.busy.Add(-1)
-	ctx, cancel := c.contextOf(call.d, false), context.CancelFunc(nil)
+	ctx := c.contextOf(call.d, false)
+	var cancel context.CancelFunc
 	if call.deadline.IsZero() {
 		ctx, cancel = context.WithCancel(ctx)
 	} else {

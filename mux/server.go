@@ -208,7 +208,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		var closing sync.WaitGroup
 		for _, c := range s.all() {
 			if !c.ofListener {
-				closing.Go(func() { _ = c.Conn.Close(ctx) })
+				closing.Go(func() { _ = c.Close(ctx) })
 			}
 		}
 		closing.Wait()

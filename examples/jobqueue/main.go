@@ -118,7 +118,7 @@ func submit(ctx context.Context, d towtls.Dialer, texts []string, out io.Writer)
 	if err != nil {
 		return err
 	}
-	defer c.Close(ctx)
+	defer func() { _ = c.Close(ctx) }() // all has come back
 	for i, text := range texts {
 		if err := mux.Send(ctx, c, Job{uint64(i), text}); err != nil {
 			return err
