@@ -139,12 +139,14 @@ func (JSON) Check(t reflect.Type) error { return checkType("json", t, nil) }
 func (JSON) String() string { return "json" }
 
 // scanJSON bounds what src can make json.Unmarshal do. It does not tell whether src is JSON.
-func (l Limits) scanJSON(src []byte, weight int) error {
-	c := l.count(weight)
-	depth, quoted := 0, false
-	if err := c.add(1); err != nil {
+func (l Limits) scanJSON(src []byte, w weight) error {
+	c := l.count(w)
+	if err := c.add(1, w.whole); err != nil {
 		return err
 	}
+	// One value of an array comes behind its bracket, and one behind each comma; of an object, two.
+	var objects [(maxDepth + 63) / 64]uint64 // a bit for each that is open
+	depth, quoted := 0, false
 	for i := 0; i < len(src); i++ {
 		switch b := src[i]; {
 		case quoted && b == '\\':
@@ -152,19 +154,27 @@ func (l Limits) scanJSON(src []byte, weight int) error {
 		case b == '"':
 			quoted = !quoted
 		case quoted:
-		case b == '{' || b == '[':
-			if depth++; depth > c.depth {
-				return c.tooDeep()
+		case b == '{' || b == '[' || b == ',':
+			if b != ',' {
+				if depth == c.depth {
+					return c.tooDeep()
+				}
+				bit := uint64(1) << (depth % 64)
+				objects[depth/64] &^= bit
+				if b == '{' {
+					objects[depth/64] |= bit
+				}
+				depth++
 			}
-			if err := c.add(1); err != nil {
+			n, each := 1, w.inArray
+			if at := depth - 1; at >= 0 && objects[at/64]>>(at%64)&1 > 0 {
+				n, each = 2, w.inMap
+			}
+			if err := c.add(n, each); err != nil {
 				return err
 			}
 		case b == '}' || b == ']':
-			depth--
-		case b == ',' || b == ':':
-			if err := c.add(1); err != nil {
-				return err
-			}
+			depth = max(depth-1, 0)
 		}
 	}
 	return nil

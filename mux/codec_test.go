@@ -95,21 +95,37 @@ func TestLimits(t *testing.T) {
 		})
 	}
 	t.Run("memory", func(t *testing.T) {
-		type big [1 << 16]uint16
+		type row struct{ Fields [100]byte }
 		array := append([]byte{0x98}, bytes.Repeat([]byte{0xc0}, 8)...)
-		var v []big
-		l := mux.Limits{Memory: 9 * 2 * 2 << 16}
+		var v []row
+		l := mux.Limits{Memory: 8 * 2 * 100}
 		require.NoError(t, mux.Msgpack{Limits: l}.Decode(array, &v))
 		l.Memory--
 		require.ErrorIs(t, mux.Msgpack{Limits: l}.Decode(array, &v), mux.ErrLimit)
 	})
+	t.Run("memory of honest rows", func(t *testing.T) {
+		type row struct {
+			A, B, C, D, E, F, G, H, I, J int
+			Name                         string
+			More                         [][]byte
+		}
+		rows := make([]row, 30_000)
+		for _, c := range []mux.Codec{mux.Msgpack{}, mux.JSON{}} {
+			b, err := c.Append(nil, rows)
+			require.NoError(t, err)
+			var got []row
+			require.NoError(t, c.Decode(b, &got), "%v", c)
+			assert.Len(t, got, len(rows))
+		}
+	})
 	t.Run("json", func(t *testing.T) {
 		var v any
-		j := mux.JSON{Limits: mux.Limits{Depth: 3, Elements: 8}}
+		j := mux.JSON{Limits: mux.Limits{Depth: 3, Elements: 7}}
 		require.NoError(t, j.Decode([]byte(`[[[1,2,3,"[[[[,,,,\"[,"]]]`), &v))
 		require.ErrorIs(t, j.Decode([]byte(`[[[[1]]]]`), &v), mux.ErrLimit)
 		require.ErrorIs(t, j.Decode([]byte(`[1,2,3,4,5,6,7,8]`), &v), mux.ErrLimit)
 		require.ErrorIs(t, j.Decode([]byte(`{"a":1,"b":2,"c":3,"d":4}`), &v), mux.ErrLimit)
+		require.NoError(t, j.Decode([]byte(`{"a":1,"b":2,"c":3}`), &v))
 		require.ErrorIs(t, mux.JSON{}.Decode([]byte("["+strings.Repeat("{},", 500_000)+"{}]"), new([][1000]int)), mux.ErrLimit)
 	})
 }

@@ -17,8 +17,10 @@ type Limits struct {
 	// Elements is how many values there may be in one payload, all levels together; keys are values too. 0: 1,048,576.
 	Elements int
 
-	// Memory is how many bytes the values of one payload may take, beside the payload's own bytes: Elements times what
-	// the largest of the values that the type may have in an array or map, or behind a pointer, takes. 0: 16 MiB.
+	// Memory is how many bytes the values of one payload may take, beside the payload's own bytes. Each value of an
+	// array counts for twice the largest element that any slice in the type has, each of a map for what the largest
+	// map in the type takes for one, and what lies behind pointers and in interfaces on top: more than it really takes,
+	// as a rule. 0: 16 MiB.
 	Memory int
 }
 
@@ -35,85 +37,104 @@ var ErrLimit = errors.New("mux: the payload breaks a limit")
 
 // counter counts the values of a payload.
 type counter struct {
-	depth, elements, max int
-	byMemory             bool
+	w                       weight
+	depth, elements, memory int // what is left of them
+	l                       Limits
 }
 
-// count begins to count values of weight bytes each.
-func (l Limits) count(weight int) counter {
-	c := counter{depth: defaultDepth, max: defaultElements}
-	if l.Depth > 0 {
-		c.depth = min(l.Depth, maxDepth)
-	}
-	if l.Elements > 0 {
-		c.max = l.Elements
-	}
-	memory := defaultMemory
-	if l.Memory > 0 {
-		memory = l.Memory
-	}
-	if n := max(memory/max(weight, 1), 1); n < c.max {
-		c.max, c.byMemory = n, true
-	}
-	return c
+// count begins to count values for a type of that weight.
+func (l Limits) count(w weight) counter {
+	l.Depth = min(orDefault(l.Depth, defaultDepth), maxDepth)
+	l.Elements = orDefault(l.Elements, defaultElements)
+	l.Memory = orDefault(l.Memory, defaultMemory)
+	return counter{w: w, depth: l.Depth, elements: l.Elements, memory: l.Memory, l: l}
 }
 
-func (c *counter) add(n int) error {
-	if c.elements += n; c.elements <= c.max {
-		return nil
+// add counts n values that take so many bytes each.
+func (c *counter) add(n, each int) error {
+	if c.elements -= n; c.elements < 0 {
+		return fmt.Errorf("%w: more than %d values", ErrLimit, c.l.Elements)
 	}
-	if c.byMemory {
-		return fmt.Errorf("%w: more than %d values, which is what its memory allows", ErrLimit, c.max)
+	// n is no more than c.l.Elements here, and each a size of types: no overflow where int has 64 bits.
+	if each > 0 && n > c.memory/each {
+		return fmt.Errorf("%w: its values would take more than %d bytes", ErrLimit, c.l.Memory)
 	}
-	return fmt.Errorf("%w: more than %d values", ErrLimit, c.max)
+	c.memory -= n * each
+	return nil
 }
 
 func (c *counter) tooDeep() error {
-	return fmt.Errorf("%w: deeper than %d", ErrLimit, c.depth)
+	return fmt.Errorf("%w: deeper than %d", ErrLimit, c.l.Depth)
 }
 
-// anyWeight is what one value in an interface may take: it may be a map[string]any of one entry, which takes memory for
-// eight.
-const anyWeight = 16 + mapWeight + 8*(16+16)
+// weight is how many bytes decoding into a type may take, at most, but for the bytes of strings: for the whole value
+// itself, for each value in an encoded array, and for each in an encoded map, keys being values too.
+type weight struct{ whole, inArray, inMap int }
 
-const mapWeight = 64
+const (
+	// mapWeight is a map without its entries, which take memory by eights.
+	mapWeight = 64
+	// anyWeight is a value in an interface, which may be a map[string]any of one entry.
+	anyWeight = 16 + mapWeight + 8*(16+16)
+	// maxWeight bounds one of them, so that sums do not overflow: one value of it breaks every limit.
+	maxWeight = 1 << 30
+)
 
-var weights sync.Map // int by reflect.Type
+var weights sync.Map // weight by reflect.Type
 
-// weightOf returns how many bytes one encoded value can make the decoder of a t take, at most, but for the bytes of
-// strings: that of an element twice, since slices grow by copying.
-func weightOf(t reflect.Type) int {
+// weightOf returns the weight of t.
+func weightOf(t reflect.Type) weight {
 	if w, ok := weights.Load(t); ok {
-		return w.(int)
+		return w.(weight)
 	}
-	w := weigh(t, map[reflect.Type]bool{})
+	w := weight{whole: own(t, 0)}
+	w.weigh(t, map[reflect.Type]bool{})
+	w = weight{min(w.whole, maxWeight), min(w.inArray, maxWeight), min(w.inMap, maxWeight)}
 	weights.Store(t, w)
 	return w
 }
 
-func weigh(t reflect.Type, seen map[reflect.Type]bool) int {
+// weigh adds all that t has in it.
+func (w *weight) weigh(t reflect.Type, seen map[reflect.Type]bool) {
 	if seen[t] {
-		return 0
+		return
 	}
 	seen[t] = true
 	switch t.Kind() {
-	case reflect.Slice:
-		return max(2*int(t.Elem().Size()), weigh(t.Elem(), seen))
+	case reflect.Slice: // grows by copying
+		w.inArray = max(w.inArray, 2*int(t.Elem().Size())+own(t.Elem(), 0))
+		w.weigh(t.Elem(), seen)
 	case reflect.Array:
-		return weigh(t.Elem(), seen)
+		w.inArray = max(w.inArray, own(t.Elem(), 0))
+		w.weigh(t.Elem(), seen)
 	case reflect.Pointer:
-		return max(int(t.Elem().Size()), weigh(t.Elem(), seen))
+		w.weigh(t.Elem(), seen)
+	case reflect.Map: // made outside of it, and copied in; half is free when it has grown
+		w.inMap = max(w.inMap, 3*int(t.Key().Size())+own(t.Key(), 0), 3*int(t.Elem().Size())+own(t.Elem(), 0))
+		w.weigh(t.Key(), seen)
+		w.weigh(t.Elem(), seen)
+	case reflect.Interface:
+		w.inArray, w.inMap = max(w.inArray, 2*16+anyWeight), max(w.inMap, 3*16+anyWeight)
+	case reflect.Struct: // which may be encoded as an array, too
+		for f := range t.Fields() {
+			w.inMap, w.inArray = max(w.inMap, own(f.Type, 0)), max(w.inArray, own(f.Type, 0))
+			w.weigh(f.Type, seen)
+		}
+	}
+}
+
+// own is what decoding one value of t takes beside t itself, and beside the values in it.
+func own(t reflect.Type, depth int) int {
+	switch t.Kind() {
+	case reflect.Pointer:
+		if depth > 10 {
+			return maxWeight // a pointer to itself
+		}
+		return int(t.Elem().Size()) + own(t.Elem(), depth+1)
 	case reflect.Map:
-		entry := int(t.Key().Size() + t.Elem().Size())
-		return max(mapWeight+8*entry, weigh(t.Key(), seen), weigh(t.Elem(), seen))
+		return mapWeight + 8*int(t.Key().Size()+t.Elem().Size())
 	case reflect.Interface:
 		return anyWeight
-	case reflect.Struct:
-		w := 0
-		for f := range t.Fields() {
-			w = max(w, weigh(f.Type, seen))
-		}
-		return w
 	}
 	return 0
 }

@@ -174,12 +174,12 @@ func (d *decoder) UnreadByte() error {
 
 // scanMsgpack sees that src is one whole value within l, and appends to exts where the bodies of its extensions begin.
 // It takes no memory but for that, and its time is that of reading the heads of the values.
-func (l Limits) scanMsgpack(src []byte, weight int, exts []int) ([]int, error) {
-	c := l.count(weight)
+func (l Limits) scanMsgpack(src []byte, w weight, exts []int) ([]int, error) {
+	c := l.count(w)
 	var kept [defaultDepth]int
 	open := kept[:0] // values that are still to come, of each array and map around
 	left, at := 1, 0
-	if err := c.add(1); err != nil {
+	if err := c.add(1, w.whole); err != nil {
 		return exts, err
 	}
 	for {
@@ -217,7 +217,11 @@ func (l Limits) scanMsgpack(src []byte, weight int, exts []int) ([]int, error) {
 		}
 		at += int(h.body)
 		if h.values > 0 {
-			if err := c.add(int(h.values)); err != nil {
+			each := w.inArray
+			if h.pairs {
+				each = w.inMap
+			}
+			if err := c.add(int(h.values), each); err != nil {
 				return exts, err
 			}
 			open = append(open, left)

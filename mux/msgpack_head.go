@@ -9,6 +9,7 @@ type msgpackHead struct {
 	body   uint64
 	values uint64
 	nests  bool // an array or a map
+	pairs  bool // a map
 	ext    bool // body is that of an extension
 }
 
@@ -20,7 +21,7 @@ func head(src []byte) msgpackHead {
 	case code <= 0x7f, code >= 0xe0: // numbers
 		return msgpackHead{size: 1}
 	case code <= 0x8f:
-		return msgpackHead{size: 1, values: 2 * uint64(code&0x0f), nests: true}
+		return msgpackHead{size: 1, values: 2 * uint64(code&0x0f), nests: true, pairs: true}
 	case code <= 0x9f:
 		return msgpackHead{size: 1, values: uint64(code & 0x0f), nests: true}
 	case code <= 0xbf: // a string
@@ -53,9 +54,9 @@ func head(src []byte) msgpackHead {
 	case 0xdd:
 		return msgpackHead{size: 5, values: length(src, 4), nests: true}
 	case 0xde:
-		return msgpackHead{size: 3, values: 2 * length(src, 2), nests: true}
+		return msgpackHead{size: 3, values: 2 * length(src, 2), nests: true, pairs: true}
 	case 0xdf:
-		return msgpackHead{size: 5, values: 2 * length(src, 4), nests: true}
+		return msgpackHead{size: 5, values: 2 * length(src, 4), nests: true, pairs: true}
 	}
 	return msgpackHead{} // 0xc1
 }
