@@ -216,6 +216,33 @@ func TestCallOnTheWire(t *testing.T) {
 	require.Eventually(t, func() bool { return server.Stats().Received >= 15 }, patience, time.Millisecond)
 }
 
+// Each connection numbers its calls from another number: an answer that reaches another's peer meets no call.
+func TestNumbersOfCalls(t *testing.T) {
+	ctx := bounded(t)
+	seen := map[string]bool{}
+	s := mux.NewServer(adder(nil, nil))
+	for range 10 {
+		a, b := mem.Pipe(nil)
+		c, err := s.Attach(reconnect.NewPlain(a, nil))
+		require.NoError(t, err)
+		soon, cancel := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _ = callAdd(soon, c, 1, 2)
+		}()
+		raw := reconnect.NewPlain(b, nil)
+		d, err := raw.Reader().Receive(ctx)
+		require.NoError(t, err)
+		seen[string(d.Payload[8:14])] = true
+		cancel()
+		await(t, ended)
+		raw.CloseNow()
+		over(t, c)
+	}
+	assert.Len(t, seen, 10)
+}
+
 // Answers that nobody waits for are counted, prefixes that make no sense told.
 func TestStrayAnswers(t *testing.T) {
 	ctx := bounded(t)

@@ -139,7 +139,14 @@ func hostile() map[string][]byte {
 	// An extension whose body is the head of a huge map: where the library looks for a map it skips the extension's
 	// head and takes its body for one.
 	extMap := append([]byte{0xd7, 0xff}, append(u32(0xdf, math.MaxUint32), 0, 0, 0)...)
+	// Where the library looks for a map and finds an extension without a body, it takes the next value for that map: so
+	// these would lie in each other, however many there are.
+	emptyExts := []byte{0xdc, 0x10, 0x00, 0xc7, 0, 5}
+	for range 0x1000 - 1 {
+		emptyExts = append(emptyExts, 0x81, 0xa0, 0xc7, 0, 5)
+	}
 	all := map[string][]byte{
+		"empty exts before maps": emptyExts,
 		"array of 4 Gi":          u32(0xdd, math.MaxUint32),
 		"map of 4 Gi":            u32(0xdf, math.MaxUint32),
 		"string of 4 Gi":         u32(0xdb, math.MaxUint32),
@@ -229,7 +236,7 @@ func TestHostileMsgpack(t *testing.T) {
 // What is not one whole value is refused before anything is decoded.
 func TestPartsOfMsgpack(t *testing.T) {
 	whole, err := mux.Msgpack{}.Append(nil, tree{
-		Name: strings.Repeat("n", 300), Left: &tree{}, At: time.Unix(1, 1), Tags: map[string][]int{"a": {1, 1 << 10, 1 << 20, 1 << 40}},
+		Name: strings.Repeat("n", 300), Left: &tree{}, At: time.Unix(1, 1), Tags: map[string][]int{"a": {1, 1 << 10, 1 << 20, 1 << 30}},
 		Any: []any{1.5, float32(1), []byte("b"), make([]byte, 70_000), uint8(200), int16(-300)},
 	})
 	require.NoError(t, err)
@@ -251,7 +258,7 @@ func TestScanKnowsEveryCode(t *testing.T) {
 	var all bytes.Buffer
 	e := msgpack.NewEncoder(&all)
 	values := []any{
-		nil, true, false, 0, 127, -1, -32, 128, 255, 256, 65535, 65536, 1 << 40, -33, -129, -40000, -1 << 40, uint64(math.MaxUint64), float32(1), 1.0,
+		nil, true, false, 0, 127, -1, -32, 128, 255, 256, 65535, 65536, int64(1 << 40), -33, -129, -40000, int64(-1 << 40), uint64(math.MaxUint64), float32(1), 1.0,
 		"", strings.Repeat("a", 31), strings.Repeat("a", 32), strings.Repeat("a", 256), strings.Repeat("a", 65536),
 		[]byte{}, make([]byte, 255), make([]byte, 256), make([]byte, 65536),
 		[]int{}, make([]int, 15), make([]int, 16), make([]int, 65536),

@@ -189,7 +189,9 @@ func TestPeerEndsItsSending(t *testing.T) {
 
 // Shutdown waits for handlers and for what is unconfirmed, and lets sessions go on elsewhere: nothing that was accepted
 // is lost, as the number of answers shows.
-func TestShutdown(t *testing.T) {
+func TestShutdown(t *testing.T) { synctest.Test(t, testShutdown) }
+
+func testShutdown(t *testing.T) {
 	ctx := bounded(t)
 	n := new(mem.Network)
 	var done atomic.Int64
@@ -230,6 +232,7 @@ func TestShutdown(t *testing.T) {
 	close(w.served)
 	require.NoError(t, mux.Send(ctx, c, number{1})) // is still handled
 	require.NoError(t, c.Writer().Flush(ctx))
+	<-time.After(10 * time.Second)
 	select {
 	case <-shut:
 		require.Fail(t, "it did not wait")
@@ -497,6 +500,35 @@ func TestSlowBesideFast(t *testing.T) {
 	close(goOn)
 	assert.Equal(t, want, slow.wait(t, n))
 	assert.Equal(t, append(want, want...), fast.wait(t, n))
+}
+
+// A queue that is full stops the reading, and with it the fast ones, until there is room.
+func TestFullQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slow, fast atomic.Int64
+		goOn := make(chan struct{})
+		m := mux.New(&mux.Options{SideBySide: true, QueueBytes: 3 * 64})
+		m.HandleRaw(1, "slow", func(context.Context, *mux.Conn, datagram.Datagram) error { <-goOn; slow.Add(1); return nil })
+		m.HandleRaw(2, "fast", func(context.Context, *mux.Conn, datagram.Datagram) error { fast.Add(1); return nil })
+		w := serve(t, m, nil)
+		c := w.dial(numbers(nil), nil)
+		for range 4 {
+			require.NoError(t, c0(t.Context(), c, 2))
+			require.NoError(t, c0(t.Context(), c, 1))
+		}
+		require.NoError(t, c0(t.Context(), c, 2))
+		synctest.Wait()
+		assert.Equal(t, int64(4), fast.Load(), "the fifth is behind what has no room")
+		goOn <- struct{}{}
+		synctest.Wait()
+		assert.Equal(t, int64(5), fast.Load())
+		assert.Equal(t, int64(1), slow.Load())
+		close(goOn)
+		synctest.Wait()
+		assert.Equal(t, int64(4), slow.Load())
+		over(t, c)
+		w.end()
+	})
 }
 
 // An end of the connection ends the wait for a queue, and what is in it is not handled.
