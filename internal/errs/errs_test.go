@@ -23,7 +23,7 @@ const module = "github.com/towline-mq/towline"
 
 // public are the packages that users import, by their folder.
 func public(dir string) bool {
-	return dir == "datagram" || dir == "redial" || dir == "reconnect" || dir == "towlinetest" ||
+	return dir == "datagram" || dir == "mux" || dir == "redial" || dir == "reconnect" || dir == "towlinetest" ||
 		dir == "transport" || strings.HasPrefix(dir, "transport/") && !strings.Contains(dir, "internal")
 }
 
