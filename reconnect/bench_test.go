@@ -123,8 +123,25 @@ func variants(ctx context.Context, d datagram.Datagram) []variant {
 				return nil
 			},
 		}, batchVariant(ctx, d, e.name+"/batch", e.conn, false), batchVariant(ctx, d, e.name+"/released", e.conn, true))
+		each := vs[len(vs)-3]
+		each.name, each.take = e.name+"/each", func(c *reconnect.Conn, n int) error { return takeEach(ctx, c, n) }
+		vs = append(vs, each)
 	}
 	return vs
+}
+
+// takeEach receives n datagrams whose payloads are lent.
+func takeEach(ctx context.Context, c *reconnect.Conn, n int) error {
+	err := c.Reader().Each(ctx, func(datagram.Datagram) error {
+		if n--; n == 0 {
+			return errEnough
+		}
+		return nil
+	})
+	if err == errEnough {
+		err = nil
+	}
+	return err
 }
 
 // batchVariant is SendBatch and ReceiveBatch of 64, with or without giving payloads back.
