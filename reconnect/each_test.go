@@ -151,6 +151,6 @@ func TestReadingGoesOn(t *testing.T) {
 			require.NoError(t, s.a.Writer().Flush(t.Context()))
 		}
 		require.LessOrEqual(t, time.Since(start), 2*time.Millisecond+20*25*time.Millisecond, "each acknowledged, after a while")
-		require.Equal(t, 20, int(s.b.Stats().Waiting)/len("\x00\x00\x00\x00\x00\x00\x00\x00nobody receives"))
+		require.Equal(t, 20, s.b.Stats().Waiting/len("\x00\x00\x00\x00\x00\x00\x00\x00nobody receives"))
 	})
 }
