@@ -129,6 +129,7 @@ func (ce *connEnd) readable() {
 				ce.e.s.Read(ce.e.clock(), run.N > 0)
 				ce.read(run.N > 0)
 				ce.e.checked("Read")
+				ce.e.arm() // parts of a frame are to be acknowledged soon
 			}
 			if run.N == 0 {
 				continue
@@ -529,6 +530,9 @@ func (e *end) tick() {
 		return
 	}
 	m := e.m
+	if late := e.clock() - deadline; late > 1 && e.stood == 0 {
+		m.failf("%s: Tick is called %v late", e.name, late) // arm was not called when the deadline changed
+	}
 	delayed := e.s.recv.ackAt != 0 && e.s.recv.ackAt <= e.clock()
 	partial := e.s.partialAt != 0 && e.s.partialAt <= e.clock()
 	last, ping := e.s.alive()

@@ -27,8 +27,8 @@ func (s *Session) silentAt() (at, ping time.Duration) {
 	return last + 2*ping, ping
 }
 
-// Deadline returns when to call Tick, if ever. It may come earlier after any other call, but for those that take signs
-// of life.
+// Deadline returns when to call Tick, if ever. It may come earlier after any other call, Read included: what has come in
+// is to be acknowledged.
 func (s *Session) Deadline() (time.Duration, bool) {
 	if !s.state.attached() {
 		return 0, false
