@@ -16,7 +16,8 @@ const (
 	// largeFrame is the frame that gets a buffer of its own, of just its length.
 	largeFrame = 16 << 10
 	// peekSize is what is read of a stream of large frames before the next length is known: few bytes, because
-	// they are copied. A large frame's own buffer has room for the next frame's, so that one read brings both.
+	// they are copied. A large frame's own buffer has room for the next frame's, so that one read brings both. It is
+	// also the first buffer after Idle.
 	peekSize = 512
 	// minFree is the least free part of a slab that is worth a read.
 	minFree = 256
@@ -53,6 +54,7 @@ type Reader struct {
 
 	slabSize int    // of the next slab for small frames
 	peek     bool   // the last frame was a large one
+	lean     bool   // little is expected: the next slab is of peekSize
 	peekSlab []byte // of peekSize, and free; or nil
 	begun    bool   // a whole frame was read, so that the peer speaks the protocol
 	pending  error  // came with the last bytes; to be returned after them
@@ -64,6 +66,19 @@ func NewReader(r io.Reader, o *Options) *Reader {
 	return &Reader{
 		r: r, limit: o.limit(), framing: o.framing(), control: o.control() && o.framing() == nil, slabSize: minSlab,
 	}
+}
+
+// Idle says that nothing much is expected for a while: the Reader lets its memory go, and the next Fill reads into 512
+// bytes, behind which come larger buffers again as soon as they are needed. What has arrived and was not taken stays, and
+// then nothing happens. It never blocks.
+func (r *Reader) Idle() {
+	if r.end > r.start || r.large != nil {
+		return
+	}
+	if len(r.slab) > peekSize {
+		r.setSlab(nil, nil, 0)
+	}
+	r.slabSize, r.lean, r.peek, r.peekSlab = minSlab, true, false, nil
 }
 
 // Read returns the next datagram, and blocks while the stream has none.
@@ -293,7 +308,8 @@ func (r *Reader) room() []byte {
 		r.large = newLarge(want, r.slab[r.start:r.end])
 		r.setSlab(nil, nil, 0)
 		return r.large.room()
-	case have == 0 && r.peek:
+	case have == 0 && (r.peek || r.lean):
+		r.lean = false
 		r.move(peekSize)
 	case want >= largeFrame:
 		r.moveTo(frameSlab(want, have), nil)

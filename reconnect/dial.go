@@ -54,6 +54,7 @@ type dialing struct {
 	ctx       context.Context // ends with the session
 	cancel    context.CancelFunc
 	begun     chan struct{} // closed at the first answer
+	leave     func()        // of the goroutine that dials: see prefer
 
 	// Guarded by s.mu.
 	answered  bool    // begun is closed
@@ -186,16 +187,11 @@ func (g *dialing) run() {
 		if rl == nil {
 			return
 		}
-		if unanswered, err := g.attend(rl); unanswered && err != nil {
-			if len(g.endpoints) > 1 {
-				err = fmt.Errorf("%v: %w", rl.Conn.RemoteAddr(), err)
-			}
-			g.failedAnswer(rl.Endpoint, err)
+		l, err := g.attach(rl)
+		if l != nil {
+			err = s.read(l) // here, where the stack is small
 		}
-		s.mu.Lock()
-		ended := s.ended
-		s.mu.Unlock()
-		if ended {
+		if g.detached(rl, l, err) {
 			return
 		}
 	}
@@ -249,11 +245,12 @@ func (g *dialing) connect() (*redial.Link, error) {
 	}
 }
 
-// attend lets the session go on with a connection, until that ends. It reports whether that was without an answer, and why
-// the connection ended.
-func (g *dialing) attend(rl *redial.Link) (unanswered bool, err error) {
+// attach lets the session go on with a connection. It returns nil if it does not, and then why, unless the session has
+// ended.
+func (g *dialing) attach(rl *redial.Link) (*link, error) {
 	s := g.s
 	var token []byte
+	var err error
 	if g.o.Token != nil {
 		if token, err = g.o.Token(g.ctx); err == nil && len(token) > session.MaxToken {
 			err = redial.Fatal(fmt.Errorf("reconnect: the token is %d bytes long, at most %d are possible", len(token), session.MaxToken))
@@ -263,7 +260,7 @@ func (g *dialing) attend(rl *redial.Link) (unanswered bool, err error) {
 			if redial.IsFatal(err) {
 				s.abort(err)
 			}
-			return true, fmt.Errorf("reconnect: the token: %w", err)
+			return nil, fmt.Errorf("reconnect: the token: %w", err)
 		}
 	}
 	l := newLink(rl.Conn, datagram.NewReader(rl.Conn, s.o.codec()))
@@ -275,17 +272,31 @@ func (g *dialing) attend(rl *redial.Link) (unanswered bool, err error) {
 	})
 	if !ok {
 		closeNow(rl.Conn)
-		return false, nil
+		return nil, nil
 	}
-	stop := g.prefer(l, rl)
-	err = s.read(l)
-	stop()
+	g.leave = g.prefer(l, rl)
+	return l, nil
+}
+
+// detached sees to what a connection has left behind that ended because of err, or, without l, did not begin. It reports
+// whether the session has ended too.
+func (g *dialing) detached(rl *redial.Link, l *link, err error) bool {
+	s := g.s
+	if l != nil {
+		g.leave()
+	}
 	s.mu.Lock()
 	ended, up, known := s.ended, g.up, g.known
 	s.mu.Unlock()
-	if ended {
+	switch {
+	case l == nil:
+		if err != nil {
+			g.unanswered(rl, err)
+		}
+		return g.over()
+	case ended:
 		s.part(l)
-		return false, nil
+		return true
 	}
 	closeNow(l.nc)
 	if lostBy(err) && known {
@@ -294,13 +305,26 @@ func (g *dialing) attend(rl *redial.Link) (unanswered bool, err error) {
 	if r := new(session.RejectError); errors.As(err, &r) && r.Reason.Again() {
 		rl.Delay(millis(r.Delay), millis(r.Spread))
 	}
-	return !up && !errors.Is(err, errPreferred), err
+	if !up && !errors.Is(err, errPreferred) {
+		g.unanswered(rl, err)
+	}
+	return g.over()
+}
+
+// over reports whether the session has ended.
+func (g *dialing) over() bool {
+	g.s.mu.Lock()
+	defer g.s.mu.Unlock()
+	return g.s.ended
 }
 
 func millis(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
 
-// failedAnswer notes a connection that ended before an answer.
-func (g *dialing) failedAnswer(endpoint int, err error) {
+// unanswered notes a connection that ended before an answer.
+func (g *dialing) unanswered(rl *redial.Link, err error) {
+	if len(g.endpoints) > 1 {
+		err = fmt.Errorf("%v: %w", rl.Conn.RemoteAddr(), err)
+	}
 	g.s.mu.Lock()
 	waiting := g.once && !g.answered
 	g.s.mu.Unlock()
@@ -309,7 +333,7 @@ func (g *dialing) failedAnswer(endpoint int, err error) {
 		wait = millis(r.Delay)
 	}
 	if waiting || !lostBy(err) { // a loss has an event of its own
-		g.failed(endpoint, err, wait)
+		g.failed(rl.Endpoint, err, wait)
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"math"
 	"net"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/towline-mq/towline/datagram"
@@ -21,14 +20,21 @@ import (
 // errStale is a takeover that was itself overtaken.
 var errStale = errors.New("reconnect: a later connection has the session")
 
-// handshake decides what a connection is, and serves it if it is that of a session.
-func (l *Listener) handshake(o *opening) {
-	opened := sync.OnceFunc(func() { l.opened(o) })
-	defer opened()
+// serve decides what a connection is, and reads it if it is that of a session. The stack that the reading keeps is small.
+func (l *Listener) serve(o *opening) {
+	if s, k := l.handshake(o); s != nil {
+		_ = s.read(k)
+		l.left(s, k)
+	}
+}
+
+// handshake decides what a connection is, and returns the session that it belongs to, if it does, and has attached it.
+func (l *Listener) handshake(o *opening) (*sess, *link) {
+	defer l.opened(o)
 	nc := o.nc
 	if l.o.Plain == OnlyPlain {
 		l.offerPlain(nc, nil)
-		return
+		return nil, nil
 	}
 	deadline := time.Now().Add(l.o.HandshakeTimeout)
 	_ = nc.SetDeadline(deadline)
@@ -37,32 +43,32 @@ func (l *Listener) handshake(o *opening) {
 		quiet := errors.Is(err, os.ErrDeadlineExceeded) || isEOF(err) || errors.Is(err, io.ErrUnexpectedEOF)
 		if quiet && l.o.Plain == AllowPlain && !l.madeRoom(o) {
 			l.offerPlain(nc, head[:n])
-			return
+			return nil, nil
 		}
 		l.unread(o, err)
-		return
+		return nil, nil
 	}
 	h := datagram.ParseHeader(head)
 	if h.Version != datagram.ControlVersion {
 		if l.o.Plain == AllowPlain {
 			l.offerPlain(nc, head)
-			return
+			return nil, nil
 		}
 		l.refuse(nc, l.explainPlain(head))
-		return
+		return nil, nil
 	}
 	if h.Size < 4 || h.Size > datagram.MaxControl-4 {
 		l.refuse(nc, fmt.Errorf("its first frame is a control frame of size %d", h.Size))
-		return
+		return nil, nil
 	}
 	frame := append(head, make([]byte, h.Size-4)...)
 	if _, err := io.ReadFull(nc, frame[datagram.HeaderSize:]); err != nil {
 		l.unread(o, err)
-		return
+		return nil, nil
 	}
 	if !l.heard(o) {
 		l.unread(o, errCrowded)
-		return
+		return nil, nil
 	}
 	ctx, cancel := context.WithDeadline(l.ctx, deadline.Add(-l.o.HandshakeTimeout/5)) // the answer has to come in time
 	s, k, err := l.session(ctx, nc, frame)
@@ -70,12 +76,10 @@ func (l *Listener) handshake(o *opening) {
 	if err != nil {
 		l.leaving(o)
 		l.reject(nc, err)
-		return
+		return nil, nil
 	}
 	_ = nc.SetDeadline(time.Time{})
-	opened()
-	_ = s.read(k)
-	l.left(s, k)
+	return s, k
 }
 
 // offerPlain lets Accept return nc as a plain connection.

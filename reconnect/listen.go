@@ -192,7 +192,7 @@ func (l *Listener) acceptFrom(ln net.Listener) {
 			closeNow(nc)
 			continue
 		}
-		l.wg.Go(func() { l.handshake(o) })
+		l.wg.Go(func() { l.serve(o) })
 	}
 }
 

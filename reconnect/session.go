@@ -84,6 +84,7 @@ type link struct {
 	try       tryWriter        // nil where a write without waiting cannot be had
 	dec       *datagram.Reader // of who has the turn
 	vec       net.Buffers      // the writer's
+	dataAt    time.Duration    // when the last datagram came; of who has the turn
 	deadlines bool             // a read can be interrupted
 	gone      chan struct{}    // closed when its reader touches the session no more
 
@@ -94,6 +95,7 @@ type link struct {
 }
 
 func newLink(nc net.Conn, dec *datagram.Reader) *link {
+	dec.Idle()
 	return &link{
 		nc: nc, try: newTryWriter(nc), dec: dec, deadlines: nc.SetReadDeadline(time.Time{}) == nil,
 		gone: make(chan struct{}), turns: turns{back: make(chan struct{}, 1)},

@@ -60,8 +60,11 @@ func (s *sess) frames(l *link, fresh bool) error {
 		case err != nil:
 			return s.m.Bad(err)
 		case run.N == 0:
-			if fresh && !any {
+			switch {
+			case fresh && !any:
 				s.m.Read(now, false)
+			case now-l.dataAt >= restAfter:
+				l.dec.Idle()
 			}
 			return nil
 		}
@@ -73,6 +76,7 @@ func (s *sess) frames(l *link, fresh bool) error {
 			s.m.Read(now, true)
 		}
 		if run.Version == datagram.Version {
+			l.dataAt = now
 			err = s.m.Data(now, run)
 		} else {
 			live := s.m.State() == session.Live
@@ -88,6 +92,10 @@ func (s *sess) frames(l *link, fresh bool) error {
 		}
 	}
 }
+
+// restAfter is how long no datagram comes until a link's memory for receiving is given back. That happens when a control
+// frame has come, as of an idle peer one does each PingAfter.
+const restAfter = time.Second
 
 // broken takes the end of l's stream, and returns why the reading ends. That of a frame is another: it comes from frames.
 // mu is held.

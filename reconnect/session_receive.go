@@ -155,6 +155,9 @@ func nextOf(run *session.Run) (datagram.Datagram, bool) {
 		run.Redelivered--
 		d.Redelivered = true
 	}
+	if run.N == 0 {
+		*run = session.Run{} // it would hold the memory until the next
+	}
 	return d, ok
 }
 

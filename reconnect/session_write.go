@@ -115,6 +115,7 @@ func (s *sess) note() {
 // rest ends the writing. mu is held.
 func (s *sess) rest(l *link) {
 	s.writing = false
+	s.out.Clear() // it refers to segments of the log, of which others may be the owners
 	s.wroteAt, s.wroteAtN = s.clock.now(), l.reads
 	s.wrote.broadcast()
 }

@@ -12,9 +12,23 @@ type Out struct {
 	tail []byte
 }
 
+// Clear lets go of what the last Pull gave, once nobody reads it any more, and of memory that is more than a common one
+// takes.
+func (o *Out) Clear() {
+	clear(o.vec)
+	o.Vec, o.vec = nil, o.vec[:0]
+	if cap(o.head) > largeOut || cap(o.tail) > largeOut {
+		o.head, o.tail = nil, nil
+	}
+}
+
+// largeOut is more than control frames take but where datagrams were skipped, or a greeting has a token.
+const largeOut = 256
+
 // Pull gives out what is to be written next, and reports whether there is anything. What it gave must be written whole,
 // or the connection be closed; after the write comes Wrote. Until then the bytes do not change, whatever is called.
 func (s *Session) Pull(now time.Duration, out *Out) bool {
+	clear(out.vec)
 	out.Vec, out.vec = nil, out.vec[:0]
 	out.head, out.tail = out.head[:0], out.tail[:0]
 	if s.state == Ended {
