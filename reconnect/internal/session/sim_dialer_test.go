@@ -209,7 +209,7 @@ func (d *dialer) ended() bool {
 func (d *dialer) gaveUp() {
 	d.m.hit(sessionLost)
 	for _, e := range d.m.server.alive() {
-		if e.s.id == d.s.id && !d.tainted && d.s.epoch <= MaxHellos { // after so many HELLOs it begins anew by itself
+		if e.s.id == d.s.id && !e.late && !d.tainted && d.s.epoch <= MaxHellos { // after so many HELLOs it begins anew by itself
 			d.m.failf("%s: lost, while the listener has it: %v", d.name, d.s.err)
 		}
 	}

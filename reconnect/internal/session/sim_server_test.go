@@ -349,7 +349,7 @@ func (v *server) hello(ce *connEnd, h *Hello, frame []byte) {
 	b.Floor(cfg.MinWindow)
 	e := &end{
 		m: m, d: d, name: fmt.Sprintf("listener %c", 'a'+len(v.ends)%26), s: s, skew: v.skew, frozen: v.frozen, stood: v.frozen,
-		principal: principal, budget: b,
+		principal: principal, budget: b, late: d.s.id == h.ID && d.s.Confirmed(),
 	}
 	e.ticks = e.tick
 	e.app = m.newApp(e)
