@@ -194,9 +194,13 @@ func (c *Conn) fatal(reason error) bool {
 
 // gaveUp is the error of a Conn that ends with a connection.
 func gaveUp(why error, d Disconnect) *Error {
-	causes := make([]error, d.Endpoint+1)
-	causes[d.Endpoint] = d.Reason
-	return &Error{Reason: why, Fatal: d.Fatal, Attempts: d.Attempts, Last: d.Reason, Causes: causes}
+	return &Error{Reason: why, Fatal: d.Fatal, Attempts: d.Attempts, Last: d.Reason, Causes: causeAt(d.Endpoint, d.Reason)}
+}
+
+func causeAt(endpoint int, err error) []error {
+	causes := make([]error, endpoint+1)
+	causes[endpoint] = err
+	return causes
 }
 
 // connect makes a connection and lets all use it, or ends the Conn.
@@ -205,6 +209,9 @@ func (c *Conn) connect(ctx context.Context, endpoint int, d Decision) error {
 	if err != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		if e, ok := errors.AsType[*Error](err); ok && e.Last == nil && c.reason != nil { // nothing was tried since
+			e.Last, e.Causes = c.reason, causeAt(endpoint, c.reason)
+		}
 		c.end(err)
 		return err
 	}
