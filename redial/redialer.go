@@ -453,7 +453,7 @@ func (r *Redialer) connected(conn net.Conn, i int) *Link {
 	if back := r.policy.ReturnAfter; i > 0 && back > 0 {
 		l.ReturnAfter = back/2 + draw(r.source, back)
 	}
-	r.link, r.newest, r.made = l, l, true
+	r.link, r.newest, r.made, r.outage.first = l, l, true, false
 	return l
 }
 
