@@ -36,9 +36,10 @@ func newPeers(t testing.TB) *peers {
 
 func (p *peers) DialContext(ctx context.Context) (net.Conn, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.dials++
-	if p.down {
+	down := p.down
+	p.mu.Unlock() // before anything that waits: a bubble's time stands still while somebody waits for a lock
+	if down {
 		return refuses(ctx)
 	}
 	near, far := mem.Pipe(&mem.Config{Faults: p.faults})

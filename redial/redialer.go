@@ -251,12 +251,12 @@ func (r *Redialer) Close() error {
 // with full limits. So for a program that learns that the network is back. If no dial is under way it holds for the next
 // one. It does not block.
 func (r *Redialer) Restart() {
+	r.mu.Lock() // over both, so that no attempt that Restart brought about is ended by it
+	defer r.mu.Unlock()
 	select {
 	case r.restart <- struct{}{}:
 	default:
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.cancel != nil {
 		r.cancel()
 	}

@@ -85,6 +85,9 @@ func (s *restarting) stop() {
 		s.ln = nil
 	}
 	for c := range s.conns {
+		if rand.IntN(2) == 0 {
+			_ = c.(*net.TCPConn).SetLinger(0) // a reset, and not the end of the stream
+		}
 		_ = c.Close()
 	}
 	s.conns = nil
@@ -149,6 +152,7 @@ func TestTenRestarts(t *testing.T) {
 				for g := range 100 {
 					c := all[g%conns]
 					go func() {
+						buf := make([]byte, 4096)
 						for n := uint32(0); ; n++ {
 							var size int
 							var err error
@@ -158,8 +162,8 @@ func TestTenRestarts(t *testing.T) {
 									err = fmt.Errorf("wrote %d", size)
 								}
 							} else {
-								size, err = c.Read(make([]byte, messageSize))
-								if err == nil && (size < 1 || size > messageSize) {
+								size, err = c.Read(buf)
+								if err == nil && (size < 1 || size > len(buf)) {
 									err = fmt.Errorf("read %d", size)
 								}
 							}
@@ -215,13 +219,16 @@ func TestWriteAfterARestart(t *testing.T) {
 			got <- string(p[:n])
 		}
 	})
-	var raw net.Conn
+	var raw net.Conn // of the newest connection; set while the Write waits
 	c, err := (&redial.Dialer{
 		Endpoints: []transport.Dialer{tcp.Dialer{Addr: s.addr}},
-		Policy: &redial.Policy{OnConnected: func(_ context.Context, c redial.Connection) error {
-			raw = c.Conn
-			return nil
-		}},
+		Policy: &redial.Policy{
+			Backoff: every(time.Millisecond),
+			OnConnected: func(_ context.Context, c redial.Connection) error {
+				raw = c.Conn
+				return nil
+			},
+		},
 	}).Dial(t.Context())
 	require.NoError(t, err)
 	defer c.Close()
