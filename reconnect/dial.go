@@ -104,11 +104,12 @@ func (g *dialing) redialer() *redial.Redialer {
 		p = *g.o.Redial
 	}
 	told := p.OnFailure
-	p.OnFailure = func(f redial.Failure) {
+	p.OnFailure = func(ctx context.Context, f redial.Failure) redial.Decision {
 		g.failed(f.Endpoint, f.Err, f.Wait)
 		if told != nil {
-			told(f)
+			return told(ctx, f)
 		}
+		return redial.Decision{}
 	}
 	return redial.New(g.endpoints, &p)
 }

@@ -124,7 +124,7 @@ func TestSessionDialRefused(t *testing.T) {
 
 	told := 0
 	_, err = reconnect.Dial(t.Context(), missing("one"), &reconnect.DialOptions{
-		Redial: &redial.Policy{OnFailure: func(f redial.Failure) { told++ }},
+		Redial: &redial.Policy{OnFailure: func(context.Context, redial.Failure) (d redial.Decision) { told++; return d }},
 	})
 	require.Error(t, err)
 	require.Equal(t, 1, told, "the policy's own hook is called too")

@@ -24,6 +24,8 @@ var (
 	errPreferred   = errors.New("no endpoint is preferred to this one")
 	errStale       = errors.New("a newer connection was made")
 	errOneRound    = errors.New("no preferred endpoint can be reached")
+	errFirst       = errors.New("the first dial is tried once")
+	errHook        = errors.New("a hook said stop")
 )
 
 // errUseless is the failure of an endpoint that was dialled with success, but for nothing.

@@ -129,8 +129,9 @@ func ExampleNew() {
 	r := redial.New([]transport.Dialer{primary, backup}, &redial.Policy{
 		MaxAttempts: 4,
 		Backoff:     func() redial.Backoff { return &redial.Jitter{First: time.Millisecond, Max: time.Second} },
-		OnFailure: func(f redial.Failure) {
+		OnFailure: func(_ context.Context, f redial.Failure) redial.Decision {
 			fmt.Printf("attempt %d, endpoint %d: %v\n", f.Attempts, f.Endpoint, f.Err)
+			return redial.Decision{}
 		},
 	})
 	defer r.Close()

@@ -48,3 +48,13 @@ func (l *Link) Progress() { l.progress.Store(true) }
 func (l *Link) Delay(after, spread time.Duration) {
 	l.delay.Store(&delay{time.Now(), after, spread})
 }
+
+// breather is how long a connection must have lasted for the next dial to be made without a pause.
+const breather = 100 * time.Millisecond
+
+// breathe keeps a server that says something and hangs up from being dialled as fast as it can do that.
+func (l *Link) breathe() {
+	if left := breather - time.Since(l.made); left > 0 && l.progress.Load() && l.delay.Load() == nil {
+		l.Delay(0, left)
+	}
+}

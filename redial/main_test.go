@@ -122,3 +122,11 @@ func isError(t require.TestingT, err error) *redial.Error {
 	require.ErrorAs(t, err, &e)
 	return e
 }
+
+// hears makes an OnFailure that decides nothing.
+func hears(f func(redial.Failure)) func(context.Context, redial.Failure) redial.Decision {
+	return func(_ context.Context, failure redial.Failure) redial.Decision {
+		f(failure)
+		return redial.Decision{}
+	}
+}

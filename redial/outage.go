@@ -21,6 +21,7 @@ type outage struct {
 	marked   bool          // an error was marked by Fatal
 	causes   []error       // the newest failure of each endpoint
 	last     error         // the newest failure
+	first    bool          // no connection was ever made
 }
 
 func newOutage(endpoints int) outage {
@@ -50,6 +51,9 @@ func (o *outage) plan(p *Policy, b Backoff, elapsed time.Duration, now time.Time
 		return 0, errAttempts
 	}
 	if o.next == len(o.dead) {
+		if p.FirstOnce && o.first && o.attempts > 0 {
+			return 0, errFirst
+		}
 		if o.due.IsZero() {
 			d := b.NextBackOff()
 			if d < 0 {
@@ -64,6 +68,9 @@ func (o *outage) plan(p *Policy, b Backoff, elapsed time.Duration, now time.Time
 	}
 	return wait, nil
 }
+
+// revive lets endpoint i be tried again, since it leads elsewhere now.
+func (o *outage) revive(i int) { o.dead[i], o.marked = false, false }
 
 // begin takes the next endpoint for an attempt.
 func (o *outage) begin() (endpoint int) {

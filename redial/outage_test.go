@@ -29,7 +29,7 @@ func TestRounds(t *testing.T) {
 		var tried string
 		r := redial.New(s.dialers("a", "b", "c"), &redial.Policy{
 			Backoff:   every(time.Second, 2*time.Second),
-			OnFailure: func(f redial.Failure) { tried += fmt.Sprintf("%d then %v, ", f.Endpoint, f.Wait) },
+			OnFailure: hears(func(f redial.Failure) { tried += fmt.Sprintf("%d then %v, ", f.Endpoint, f.Wait) }),
 		})
 		start := time.Now()
 		link, err := r.Dial(t.Context())
@@ -363,7 +363,7 @@ func TestHerd(t *testing.T) {
 			for i := range batch {
 				r := redial.New(s.dialers("a"), &redial.Policy{
 					Source:    func() rand.Source { return rand.NewPCG(uint64(b), uint64(i)) },
-					OnFailure: func(redial.Failure) {},
+					OnFailure: hears(func(redial.Failure) {}),
 				})
 				go func() {
 					link, err := r.Dial(t.Context())

@@ -1,6 +1,7 @@
 package redial
 
 import (
+	"context"
 	"math/rand/v2"
 	"time"
 )
@@ -14,10 +15,11 @@ const (
 
 // Policy says how a [Redialer] goes about its work. The zero value has no limits and is right for most programs: it
 // tries at once, then with growing waits, until it is told to stop. [New] copies it; one Policy may serve any number of
-// Redialers.
+// Redialers. [Redialer.SetPolicy] changes it.
 //
-// The functions are called under no lock, from the goroutine that dials, which waits for them: they must not call Dial
-// or DialPreferred of the same Redialer. Those that serve several Redialers must be safe for several goroutines.
+// The functions are called under no lock, from the goroutine that dials, which waits for them: they may take their time,
+// and must not call Dial or DialPreferred of the same Redialer. The context that they get ends with Dial's, by Close and
+// by Restart. Those that serve several Redialers must be safe for several goroutines.
 type Policy struct {
 	// Backoff makes the waits between rounds, once for each Redialer. Nil: a [Jitter], 50 ms to 5 s.
 	Backoff func() Backoff
@@ -29,6 +31,10 @@ type Policy struct {
 
 	// MaxAttempts is how many attempts an outage may take, each dial of one endpoint being one. 0 or less: no limit.
 	MaxAttempts int
+
+	// FirstOnce is whether, as long as no connection was ever made, each endpoint is tried once and Dial then gives up:
+	// a wrong address is an error at once, and only what worked once is dialled again and again.
+	FirstOnce bool
 
 	// MaxTime is how long an outage may keep Dial busy, dialling and waiting. A wait that would end later is not begun,
 	// and an attempt is cut short. What [Link.Delay] asked for does not count. 0 or less: no limit.
@@ -55,9 +61,17 @@ type Policy struct {
 	// Negative: no delay is ever granted.
 	MaxDelay time.Duration
 
-	// OnFailure is told of each failed attempt, before the wait that follows it. Nil: nobody is. An attempt that was
-	// ended by Dial's context or by Close is not a failure.
-	OnFailure func(Failure)
+	// OnFailure is told of each failed attempt, before the wait that follows it, and decides what comes next: it can
+	// stop, choose the wait, or put another endpoint in the place of the one that failed. The time that it takes counts
+	// towards the wait. Nil: all is as the policy says. An attempt that was ended by Dial's context, by Close or by
+	// Restart is not a failure.
+	OnFailure func(ctx context.Context, f Failure) Decision
+
+	// OnConnected gets each new connection before anybody else does: to log in, to say hello, to set options that then
+	// hold after each redial. It is part of the attempt: AttemptTimeout includes it, and an error is a failed attempt,
+	// marked by [Fatal] the end of Dial. Its reads and writes end when ctx ends; deadlines that it sets are taken away
+	// when it returns. Nil: nothing is done.
+	OnConnected func(ctx context.Context, c Connection) error
 }
 
 // Failure is one attempt that failed, for [Policy].OnFailure.

@@ -11,7 +11,7 @@ import (
 // meanwhile. With the new one, move over and close the old one.
 //
 // It blocks until one connects, all have failed or ctx ends, until its turn comes if another dial is under way, and as
-// Dial does. Others who dial wait for it: if link's connection breaks meanwhile, end ctx, then call Dial.
+// Dial does; [Redialer.Restart] ends it. Others who dial wait for it: if link's connection breaks meanwhile, end ctx, then call Dial.
 //
 // The error is an [*Error]. It says so, without an attempt, if nothing is preferred to link's endpoint, or if link is
 // not the newest connection of this Redialer. Failed attempts count in Total alone: not in limits, not towards waits.
@@ -22,6 +22,7 @@ func (r *Redialer) DialPreferred(ctx context.Context, link *Link) (*Link, error)
 		return nil, err
 	}
 	defer r.release()
+	r.refresh()
 	switch {
 	case link == nil || link != r.newest:
 		return nil, &Error{Reason: errStale}
@@ -43,14 +44,22 @@ func (r *Redialer) DialPreferred(ctx context.Context, link *Link) (*Link, error)
 		if err == nil {
 			return r.move(conn, i, now), nil
 		}
+		if r.restarted() {
+			r.Restart() // for the Dial that it was meant for
+			return nil, tried.error(errRestart, time.Since(start)).withCalledOff(i, err)
+		}
 		f := r.failure(i, err)
 		f.Attempts, f.Wait = tried.attempts, -1
 		tried.fail(i, err, f.Fatal, isMarked(err), now)
+		var d Decision
 		if r.policy.OnFailure != nil {
-			r.policy.OnFailure(*f)
+			d = r.told(ctx, *f)
 		}
-		if tried.marked {
+		switch {
+		case tried.marked:
 			return nil, tried.error(errFatal, time.Since(start))
+		case d.Do == Stop:
+			return nil, tried.error(d.stopped(), time.Since(start))
 		}
 	}
 	return nil, tried.error(errOneRound, time.Since(start))

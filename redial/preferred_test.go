@@ -94,7 +94,7 @@ func TestDialPreferredOrder(t *testing.T) {
 		backoff := &waits{each: []time.Duration{time.Hour}}
 		policy := &redial.Policy{
 			Backoff: func() redial.Backoff { return backoff }, MaxAttempts: 4,
-			OnFailure: func(f redial.Failure) { told = append(told, f) },
+			OnFailure: hears(func(f redial.Failure) { told = append(told, f) }),
 		}
 		wrong := &net.AddrError{Err: "wrong"}
 		a, b := steps(says(wrong)), steps(refuses, refuses, connects)

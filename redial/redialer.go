@@ -5,8 +5,10 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/towline-mq/towline/transport"
@@ -19,23 +21,30 @@ import (
 // Its methods may be called by any number of goroutines. Dials run one after the other, never two at once; who comes
 // second waits, and then dials for a connection of its own.
 type Redialer struct {
-	endpoints []transport.Dialer
-	policy    Policy
-	closed    chan struct{}
+	set     atomic.Pointer[Policy] // what was set last, with its defaults
+	closed  chan struct{}
+	restart chan struct{} // holds a value from Restart until a dial has begun anew
+
+	// setUp does with each new connection what OnConnected does, after it. Nil: nothing.
+	setUp func(context.Context, net.Conn) error
 
 	// Who has put the one value into turn holds:
-	turn    chan struct{}
-	backoff Backoff
-	source  rand.Source // nil: random
-	total   int         // attempts ever
-	out     bool        // an outage is under way
-	outage  outage
-	link    *Link     // the newest, until review has looked at it
-	newest  *Link     // the newest, also after that
-	steered time.Time // no attempt before this
+	turn      chan struct{}
+	endpoints []transport.Dialer
+	seen      *Policy // what policy and backoff were made of
+	policy    Policy
+	backoff   Backoff
+	made      bool        // there has been a connection
+	source    rand.Source // nil: random
+	total     int         // attempts ever
+	out       bool        // an outage is under way
+	outage    outage
+	link      *Link     // the newest, until review has looked at it
+	newest    *Link     // the newest, also after that
+	steered   time.Time // no attempt before this
 
 	mu     sync.Mutex
-	cancel context.CancelFunc // ends the attempt under way; nil if there is none
+	cancel context.CancelFunc // ends the attempt or the hook under way; nil if there is none
 }
 
 // New makes a Redialer for the dialers, which lead to the same peer in order of preference, each with its own address,
@@ -43,19 +52,41 @@ type Redialer struct {
 func New(endpoints []transport.Dialer, policy *Policy) *Redialer {
 	r := &Redialer{
 		endpoints: slices.Clone(endpoints),
-		policy:    policy.withDefaults(),
 		closed:    make(chan struct{}),
+		restart:   make(chan struct{}, 1),
 		turn:      make(chan struct{}, 1),
 	}
-	if r.policy.Source != nil {
-		r.source = r.policy.Source()
+	r.SetPolicy(policy)
+	r.refresh()
+	return r
+}
+
+// Policy returns the policy that was set last, in which each 0 is replaced by what it means. It does not block.
+func (r *Redialer) Policy() Policy { return *r.set.Load() }
+
+// SetPolicy replaces the policy; nil is the default one. It holds from the next attempt on, or the next wait: one that is
+// under way goes on. Backoff and Source are asked for new values, so that the waits begin with the first again; what
+// an outage has taken of the limits stays taken. It does not block, and may be called by hooks.
+func (r *Redialer) SetPolicy(policy *Policy) {
+	p := policy.withDefaults()
+	r.set.Store(&p)
+}
+
+// refresh takes the newest policy over.
+func (r *Redialer) refresh() {
+	p := r.set.Load()
+	if p == r.seen {
+		return
 	}
-	if r.policy.Backoff != nil {
-		r.backoff = r.policy.Backoff()
+	r.seen, r.policy, r.source = p, *p, nil
+	if p.Source != nil {
+		r.source = p.Source()
+	}
+	if p.Backoff != nil {
+		r.backoff = p.Backoff()
 	} else {
 		r.backoff = &Jitter{Source: r.source}
 	}
-	return r
 }
 
 // Dial connects. It makes its first attempt at once if this is the beginning of an outage, and otherwise goes on where
@@ -66,7 +97,10 @@ func New(endpoints []transport.Dialer, policy *Policy) *Redialer {
 // The error is an [*Error]. After one that the policy or a fatal error brought about, the next Dial begins a new
 // outage. After the end of ctx it goes on with the old one, its waits included. A connection that arrives when ctx has
 // ended or the Redialer was closed is closed.
-func (r *Redialer) Dial(ctx context.Context) (*Link, error) {
+func (r *Redialer) Dial(ctx context.Context) (*Link, error) { return r.dial(ctx, 0, Decision{}) }
+
+// dial is Dial after a hook has decided on the end of a connection of endpoint i.
+func (r *Redialer) dial(ctx context.Context, i int, d Decision) (*Link, error) {
 	if err := r.take(ctx); err != nil {
 		return nil, err
 	}
@@ -74,31 +108,48 @@ func (r *Redialer) Dial(ctx context.Context) (*Link, error) {
 	if len(r.endpoints) == 0 {
 		return nil, &Error{Reason: errNoEndpoints, Fatal: true}
 	}
+	r.refresh()
 	r.review(time.Now())
 	if !r.out {
 		r.begin()
 	}
-	if err := r.wait(ctx, time.Until(r.steered)); err != nil {
+	if d.Endpoint != nil {
+		r.endpoints[i] = d.Endpoint
+		r.outage.revive(i)
+	}
+	chosen := d.After // the wait that a hook chose; 0: none did
+	if chosen != 0 {
+		r.steered = time.Time{}
+	}
+	switch err := r.wait(ctx, time.Until(r.steered)); {
+	case err == errRestart:
+		r.begin()
+		chosen = 0
+	case err != nil:
 		return nil, r.outage.error(err, r.outage.spent)
 	}
 	r.steered = time.Time{}
 
 	start, before := time.Now(), r.outage.spent
 	defer func() { r.outage.spent = before + time.Since(start) }()
+	anew := func() {
+		r.begin()
+		start, before = time.Now(), 0
+	}
 	var failed *Failure
 	for {
+		r.refresh()
 		now := time.Now()
-		wait, why := r.outage.plan(&r.policy, r.backoff, before+now.Sub(start), now)
-		if failed != nil && r.policy.OnFailure != nil {
-			if failed.Wait = wait; why != nil {
-				failed.Wait = -1
-			}
-			r.policy.OnFailure(*failed)
-		}
+		wait, why := r.next(ctx, failed, &chosen, before+now.Sub(start), now)
 		if why == nil {
 			why = r.wait(ctx, wait-time.Since(now))
 		} else {
 			r.out = false
+		}
+		failed = nil
+		if why == errRestart {
+			anew()
+			continue
 		}
 		if why != nil {
 			return nil, r.outage.error(why, before+time.Since(start))
@@ -115,9 +166,61 @@ func (r *Redialer) Dial(ctx context.Context) (*Link, error) {
 		if err == nil {
 			return r.connected(conn, i), nil
 		}
+		if r.restarted() {
+			anew()
+			continue
+		}
 		failed = r.failure(i, err)
 		r.outage.fail(i, err, failed.Fatal, isMarked(err), time.Now())
 	}
+}
+
+// next is how long to wait for the next attempt, by the policy and by the hook, which is told of the failure before, if
+// there was one; or why there is none. A wait that a hook chose before is used up.
+func (r *Redialer) next(ctx context.Context, failed *Failure, chosen *time.Duration, elapsed time.Duration, now time.Time) (time.Duration, error) {
+	wait, why := r.outage.plan(&r.policy, r.backoff, elapsed, now)
+	after := *chosen
+	*chosen = 0
+	if failed != nil && r.policy.OnFailure != nil {
+		if failed.Wait = wait; why != nil {
+			failed.Wait = -1
+		}
+		d := r.told(ctx, *failed)
+		after = d.After
+		if d.Do == Stop {
+			return 0, d.stopped()
+		}
+		if d.Endpoint != nil && why == errFatal {
+			wait, why = r.outage.plan(&r.policy, r.backoff, elapsed, now)
+		}
+	}
+	if why != nil || after == 0 {
+		return wait, why
+	}
+	wait = max(after, 0)
+	if took := time.Since(now); wait > 0 { // it counts from here
+		wait += took
+	}
+	if r.policy.MaxTime > 0 && wait >= r.policy.MaxTime-elapsed {
+		return 0, errTime
+	}
+	return wait, nil
+}
+
+// told tells the hook of a failure, and puts the endpoint that it names in place.
+func (r *Redialer) told(ctx context.Context, f Failure) Decision {
+	hctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if !r.arm(cancel) {
+		cancel()
+	}
+	defer r.disarm()
+	d := r.policy.OnFailure(hctx, f)
+	if d.Endpoint != nil {
+		r.endpoints[f.Endpoint] = d.Endpoint
+		r.outage.revive(f.Endpoint)
+	}
+	return d
 }
 
 // DialContext is Dial for those who need a [transport.Dialer]. Without a Link, only Policy.StableAfter tells a
@@ -144,6 +247,34 @@ func (r *Redialer) Close() error {
 	return nil
 }
 
+// Restart begins anew: the wait or the attempt under way ends, and the first endpoint is dialled at once, in a new outage
+// with full limits. So for a program that learns that the network is back. If no dial is under way it holds for the next
+// one. It does not block.
+func (r *Redialer) Restart() {
+	r.mu.Lock() // over both, so that no attempt that Restart brought about is ended by it
+	defer r.mu.Unlock()
+	select {
+	case r.restart <- struct{}{}:
+	default:
+	}
+	if r.cancel != nil {
+		r.cancel()
+	}
+}
+
+// restarted reports whether Restart was called, once.
+func (r *Redialer) restarted() bool {
+	select {
+	case <-r.restart:
+		return true
+	default:
+		return false
+	}
+}
+
+// errRestart ends a wait.
+var errRestart = errors.New("begin anew")
+
 // take waits for the right to dial.
 func (r *Redialer) take(ctx context.Context) error {
 	if err := r.ended(ctx); err != nil {
@@ -164,6 +295,7 @@ func (r *Redialer) release() { <-r.turn }
 func (r *Redialer) begin() {
 	r.out = true
 	r.outage = newOutage(len(r.endpoints))
+	r.outage.first = !r.made
 	r.backoff.Reset()
 }
 
@@ -208,16 +340,49 @@ func (r *Redialer) attempt(ctx context.Context, i int, limit time.Duration) (net
 	}
 	defer r.disarm()
 	conn, err := r.endpoints[i].DialContext(actx)
-	switch {
-	case err == nil && conn == nil:
+	if err == nil && conn == nil {
 		return nil, Fatal(errors.New("the dialer returned neither a connection nor an error"))
-	case err == nil:
-		return conn, nil
-	case ctx.Err() == nil && actx.Err() == context.DeadlineExceeded && !isMarked(err) &&
-		(errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)):
+	}
+	if err == nil {
+		if err = r.prepare(actx, conn, i); err == nil {
+			return conn, nil
+		}
+		_ = conn.Close()
+	}
+	if ctx.Err() == nil && actx.Err() == context.DeadlineExceeded && !isMarked(err) &&
+		(errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, os.ErrDeadlineExceeded)) {
 		return nil, &slowError{limit, err}
 	}
 	return nil, err
+}
+
+// prepare lets the hooks have a new connection, of which they cannot wait for anything longer than ctx lasts.
+func (r *Redialer) prepare(ctx context.Context, conn net.Conn, i int) error {
+	if r.policy.OnConnected == nil && r.setUp == nil {
+		return nil
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		_ = conn.SetDeadline(time.Unix(1, 0))
+	})
+	var err error
+	if r.policy.OnConnected != nil {
+		err = r.policy.OnConnected(ctx, Connection{conn, !r.made, i, r.outage.attempts, r.total})
+	}
+	if err == nil && r.setUp != nil {
+		err = r.setUp(ctx, conn)
+	}
+	if !stop() {
+		<-stopped
+		if err == nil {
+			err = ctx.Err()
+		}
+	}
+	if err == nil {
+		err = conn.SetDeadline(time.Time{})
+	}
+	return err
 }
 
 func bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
@@ -241,7 +406,7 @@ func (r *Redialer) disarm() {
 	r.cancel = nil
 }
 
-// wait returns nil after d, at once if d is not positive, or why the waiting ended before.
+// wait returns nil after d, at once if d is not positive, or why the waiting ended before: errRestart, or as ended says.
 func (r *Redialer) wait(ctx context.Context, d time.Duration) error {
 	if d > 0 {
 		t := time.NewTimer(d)
@@ -250,9 +415,17 @@ func (r *Redialer) wait(ctx context.Context, d time.Duration) error {
 		case <-t.C:
 		case <-ctx.Done():
 		case <-r.closed:
+		case <-r.restart:
+			return errRestart
 		}
 	}
-	return r.ended(ctx)
+	if err := r.ended(ctx); err != nil {
+		return err
+	}
+	if r.restarted() {
+		return errRestart
+	}
+	return nil
 }
 
 // ended returns why there is to be no dial any more, for the sake of the Redialer or of ctx; or nil.
@@ -280,7 +453,7 @@ func (r *Redialer) connected(conn net.Conn, i int) *Link {
 	if back := r.policy.ReturnAfter; i > 0 && back > 0 {
 		l.ReturnAfter = back/2 + draw(r.source, back)
 	}
-	r.link, r.newest = l, l
+	r.link, r.newest, r.made, r.outage.first = l, l, true, false
 	return l
 }
 

@@ -47,9 +47,9 @@ func TestRefusedForADay(t *testing.T) {
 		s := newSite(t, "a")
 		s.network.Faults().RefuseDials(-1, nil)
 		var longest time.Duration
-		r := redial.New(s.dialers("a"), &redial.Policy{OnFailure: func(f redial.Failure) {
+		r := redial.New(s.dialers("a"), &redial.Policy{OnFailure: hears(func(f redial.Failure) {
 			longest = max(longest, f.Wait)
-		}})
+		})})
 		start := time.Now()
 		back := time.AfterFunc(day, func() { s.network.Faults().RefuseDials(0, nil) })
 		defer back.Stop()
@@ -69,7 +69,7 @@ func TestFirstDialHangs(t *testing.T) {
 		s.network.Faults().HangDials(1, 0)
 		var failure redial.Failure
 		r := redial.New(s.dialers("a"), &redial.Policy{
-			Backoff: every(time.Second), OnFailure: func(f redial.Failure) { failure = f },
+			Backoff: every(time.Second), OnFailure: hears(func(f redial.Failure) { failure = f }),
 		})
 		start := time.Now()
 		link, err := r.Dial(t.Context())
@@ -251,10 +251,10 @@ func TestLimits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				last := false
-				c.policy.OnFailure = func(f redial.Failure) {
+				c.policy.OnFailure = hears(func(f redial.Failure) {
 					require.False(t, last, "no failure after the one without a wait")
 					last = f.Wait < 0
-				}
+				})
 				r := redial.New([]transport.Dialer{steps(c.dial)}, &c.policy)
 				for outage := range 3 { // each with full limits, and at once
 					last = false
@@ -351,12 +351,12 @@ func TestDialsAreSerialised(t *testing.T) {
 // Hooks may close the Redialer that calls them, and one that panics leaves it usable.
 func TestHooks(t *testing.T) {
 	var r *redial.Redialer
-	r = redial.New([]transport.Dialer{steps(refuses)}, &redial.Policy{OnFailure: func(f redial.Failure) {
+	r = redial.New([]transport.Dialer{steps(refuses)}, &redial.Policy{OnFailure: hears(func(f redial.Failure) {
 		if f.Total == 1 {
 			panic("hook")
 		}
 		_ = r.Close()
-	}})
+	})})
 	require.PanicsWithValue(t, "hook", func() { _, _ = r.Dial(t.Context()) })
 	_, err := r.Dial(t.Context())
 	require.ErrorIs(t, err, net.ErrClosed)
