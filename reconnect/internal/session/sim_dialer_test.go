@@ -163,6 +163,16 @@ func (d *dialer) live() {
 	}
 }
 
+// answered returns the end that has answered the first HELLO of a session, if the dialer has had that answer.
+func (d *dialer) answered(id [16]byte) *end {
+	for _, x := range d.eras {
+		if x.l.s.id == id {
+			return x.l
+		}
+	}
+	return nil
+}
+
 // rejected sees to a REJECT.
 func (e *end) rejected(r *RejectError) {
 	m, d := e.m, e.d

@@ -111,7 +111,7 @@ func (v *server) alive() (es []*end) {
 // last returns the newest session of a dialer's; nil if there is none.
 func (v *server) last(d *dialer) *end {
 	for i := len(v.ends) - 1; i >= 0; i-- {
-		if v.ends[i].d == d {
+		if v.ends[i].d == d && !v.ends[i].late {
 			return v.ends[i]
 		}
 	}
@@ -128,7 +128,7 @@ func (v *server) knows(id [16]byte, epoch uint64) bool {
 
 func (v *server) latest(id [16]byte) *end {
 	for i := len(v.ends) - 1; i >= 0; i-- {
-		if v.ends[i].s.id == id {
+		if v.ends[i].s.id == id && !v.ends[i].late {
 			return v.ends[i]
 		}
 	}
@@ -139,7 +139,7 @@ func (v *server) latest(id [16]byte) *end {
 // buried reports whether a datagram of the dialer's was in the memory of a process that was killed.
 func (v *server) buried(d *dialer, i uint64) bool {
 	for _, e := range v.ends {
-		if e.d != d {
+		if e.d != d || e.late {
 			continue
 		}
 		if r := &e.s.recv; e.gone && !e.s.cfg.Consumed && i-e.app.base < r.arrived.N-e.s.cfg.Start.N && i >= e.app.base {
@@ -349,14 +349,17 @@ func (v *server) hello(ce *connEnd, h *Hello, frame []byte) {
 	b.Floor(cfg.MinWindow)
 	e := &end{
 		m: m, d: d, name: fmt.Sprintf("listener %c", 'a'+len(v.ends)%26), s: s, skew: v.skew, frozen: v.frozen, stood: v.frozen,
-		principal: principal, budget: b, late: d.s.id == h.ID && d.s.Confirmed(),
+		principal: principal, budget: b,
 	}
 	e.ticks = e.tick
 	e.app = m.newApp(e)
-	if d.s.id == h.ID {
+	if first := d.answered(h.ID); first != nil {
+		e.late = true
+		e.app.base = first.app.base
+	} else if d.s.id == h.ID {
 		e.app.base = d.s.log.origin.N
-		e.app.next = int(e.app.base)
 	}
+	e.app.next = int(e.app.base)
 	if reason := v.table.Add(h.ID, e); reason != 0 {
 		m.hitIf(listenerBusy, reason == ReasonBusy)
 		s.Drop(reason)
