@@ -141,7 +141,7 @@ func TestFatalDisconnect(t *testing.T) {
 		policy redial.Policy
 		again  bool
 	}{
-		"protocol error":     {reason: redial.Fatal(never)},
+		"protocol error":     {reason: redial.Fatal(errOwn)},
 		"by the policy":      {reason: reset, policy: redial.Policy{IsFatal: func(error) bool { return true }}},
 		"closed by somebody": {reason: net.ErrClosed, again: true},
 		"reset":              {reason: reset, again: true},
