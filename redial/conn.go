@@ -43,7 +43,7 @@ type Conn struct {
 	gen     uint64        // connections before this one that broke
 	told    uint64        // the gen that Read's callers know of
 	reason  error         // why the connection broke, or the one before
-	busy    int           // Reads and Writes that use a connection
+	users   *int          // Reads and Writes that use conn
 	configs []func(net.Conn) error
 	applied int // of configs, to the connection that is being made
 
@@ -51,7 +51,7 @@ type Conn struct {
 }
 
 func newConn(d *Dialer) *Conn {
-	c := &Conn{d: *d, changed: make(chan struct{})}
+	c := &Conn{d: *d, changed: make(chan struct{}), users: new(int)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.r = New(d.Endpoints, d.Policy)
 	c.r.setUp = c.setUp
@@ -60,10 +60,11 @@ func newConn(d *Dialer) *Conn {
 
 // use is one connection, as a Read or a Write got hold of it.
 type use struct {
-	conn net.Conn
-	link *Link
-	gen  uint64
-	kept bool
+	conn  net.Conn
+	link  *Link
+	gen   uint64
+	kept  bool
+	users *int
 }
 
 // acquire waits for a connection to use until it is released.
@@ -73,8 +74,8 @@ func (c *Conn) acquire(op string) (use, error) {
 	for {
 		switch c.state {
 		case Connected, Kept:
-			c.busy++
-			return use{c.conn, c.link, c.gen, c.state == Kept}, nil
+			*c.users++
+			return use{c.conn, c.link, c.gen, c.state == Kept, c.users}, nil
 		case Ended:
 			return use{}, c.endErr(op)
 		}
@@ -112,10 +113,10 @@ func (c *Conn) await(by time.Time) bool {
 }
 
 // release ends a use.
-func (c *Conn) release() {
+func (c *Conn) release(u use) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.busy--
+	*u.users--
 	if c.state == Ended {
 		c.tell()
 	}
@@ -156,7 +157,8 @@ func (c *Conn) again(reason error, asked bool) {
 	what := Disconnect{Reason: reason, Fatal: !asked && c.fatal(reason)}
 	if link != nil {
 		what.Endpoint, what.Total = link.Endpoint, link.Total
-		if !link.progress.Load() {
+		stable := c.r.set.Load().StableAfter
+		if !link.progress.Load() && (stable < 0 || time.Since(link.made) < stable) {
 			what.Attempts = link.Attempts
 		}
 		if !asked {
@@ -169,7 +171,7 @@ func (c *Conn) again(reason error, asked bool) {
 	}
 	c.mu.Lock()
 	switch {
-	case c.state != Redialling:
+	case c.state != Redialling: // Close came first
 	case d.Do == Keep && !asked:
 		c.state = Kept
 		c.tell()
@@ -179,13 +181,36 @@ func (c *Conn) again(reason error, asked bool) {
 		c.end(gaveUp(errFatal, what))
 	default:
 		c.gen++
-		c.mu.Unlock()
-		_ = old.Close()
-		_ = c.connect(c.ctx, what.Endpoint, d)
+	}
+	state := c.state
+	c.mu.Unlock()
+	if state == Kept {
 		return
 	}
-	c.mu.Unlock()
+	c.dismiss(old)
+	if state == Redialling {
+		_ = c.connect(c.ctx, what.Endpoint, d)
+	}
 }
+
+// dismiss closes a connection that broke. It waits for that, so that the server sees one connection after the other, but
+// not for long, since TLS would spend seconds on a goodbye that nobody takes.
+func (c *Conn) dismiss(old net.Conn) {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_ = old.Close()
+	}()
+	late := time.NewTimer(goodbye)
+	defer late.Stop()
+	select {
+	case <-closed:
+	case <-late.C:
+	case <-c.ctx.Done():
+	}
+}
+
+const goodbye = 100 * time.Millisecond
 
 // fatal reports whether a connection that ended with reason is not to be followed by another.
 func (c *Conn) fatal(reason error) bool {
@@ -216,15 +241,22 @@ func (c *Conn) connect(ctx context.Context, endpoint int, d Decision) error {
 		return err
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.configure(link.Conn) != nil {
+	bad := c.configure(link.Conn)
+	ended := c.state == Ended
+	if !ended {
+		c.use(link)
+	}
+	err = c.err
+	c.mu.Unlock()
+	if bad != nil || ended {
 		_ = link.Conn.Close() // who uses it finds out
 	}
-	if c.state == Ended {
-		_ = link.Conn.Close()
-		return c.err
-	}
-	c.conn, c.link, c.state = link.Conn, link, Connected
+	return err
+}
+
+// use lets all use a new connection. c.mu is held.
+func (c *Conn) use(link *Link) {
+	c.conn, c.link, c.state, c.users = link.Conn, link, Connected, new(int)
 	if !c.readBy.IsZero() {
 		_ = c.conn.SetReadDeadline(c.readBy)
 	}
@@ -232,10 +264,9 @@ func (c *Conn) connect(ctx context.Context, endpoint int, d Decision) error {
 		_ = c.conn.SetWriteDeadline(c.writeBy)
 	}
 	c.tell()
-	return nil
 }
 
-// end ends the Conn, once. c.mu is held.
+// end ends the Conn, once. The caller closes the connection. c.mu is held.
 func (c *Conn) end(err error) {
 	if c.state == Ended {
 		return
@@ -243,9 +274,6 @@ func (c *Conn) end(err error) {
 	c.state, c.err = Ended, err
 	c.cancel()
 	_ = c.r.Close()
-	if c.conn != nil {
-		_ = c.conn.Close()
-	}
 	c.tell()
 }
 

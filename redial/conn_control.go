@@ -41,8 +41,8 @@ func (c *Conn) WaitState(ctx context.Context, s State) error {
 }
 
 // Redial gives the connection up, if there is one, and dials at once, with full limits and the most preferred endpoint
-// first; if c is dialling or waiting already, it begins anew. OnDisconnected is told reason; nil stands for "asked to". It
-// does not block, and does nothing after the end.
+// first, unless OnDisconnected, which is told reason, decides otherwise; nil stands for "asked to". If c is dialling or
+// waiting already, it begins anew. It does not block, and does nothing after the end.
 func (c *Conn) Redial(reason error) {
 	if reason == nil {
 		reason = errAsked
@@ -133,7 +133,7 @@ func (c *Conn) Detach() (net.Conn, error) {
 	c.conn = gone{conn.LocalAddr(), conn.RemoteAddr()}
 	c.end(net.ErrClosed)
 	_ = conn.SetDeadline(time.Unix(1, 0))
-	for c.busy > 0 {
+	for users := c.users; *users > 0; {
 		c.await(time.Time{})
 	}
 	return conn, conn.SetDeadline(time.Time{})
@@ -155,8 +155,8 @@ func (gone) SetWriteDeadline(time.Time) error { return nil }
 // connection's Close. A second Close does nothing.
 func (c *Conn) Close() error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.state == Ended {
+		c.mu.Unlock()
 		return nil
 	}
 	conn := c.conn
@@ -165,6 +165,7 @@ func (c *Conn) Close() error {
 		c.conn = gone{conn.LocalAddr(), conn.RemoteAddr()}
 	}
 	c.end(net.ErrClosed)
+	c.mu.Unlock()
 	if conn == nil {
 		return nil
 	}

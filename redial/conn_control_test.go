@@ -35,7 +35,7 @@ func TestBackground(t *testing.T) {
 		require.ErrorIs(t, err, redial.ErrDisconnected)
 		require.EqualError(t, err, "redial: disconnected")
 		var op *net.OpError
-		require.False(t, errors.As(err, &op))
+		require.NotErrorAs(t, err, &op)
 		require.NoError(t, c.SetWriteDeadline(start.Add(time.Second)))
 		isTimeout(t, (<-writing(c, "x")).err)
 		require.NoError(t, c.SetWriteDeadline(start.Add(time.Hour)))
@@ -149,7 +149,7 @@ func TestRedial(t *testing.T) {
 					Endpoints: []transport.Dialer{d},
 					Policy:    &redial.Policy{Backoff: every(time.Hour), AttemptTimeout: -1},
 					OnDisconnected: func(_ context.Context, d redial.Disconnect) redial.Decision {
-						if errors.Is(d.Reason, never) {
+						if errors.Is(d.Reason, errOwn) {
 							return redial.Decision{Do: redial.Keep} // it was asked for, and is not kept
 						}
 						return redial.Decision{After: -1}
@@ -161,7 +161,7 @@ func TestRedial(t *testing.T) {
 				far := p.next()
 				r := reading(c, 4)
 				synctest.Wait()
-				c.Redial(never)
+				c.Redial(errOwn)
 				_, err = far.Read(make([]byte, 1))
 				require.Equal(t, io.EOF, err, "the old one is closed")
 				_ = p.next().Close()

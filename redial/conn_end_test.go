@@ -73,6 +73,35 @@ func TestCloseEndsARedialAtOnce(t *testing.T) {
 	}
 }
 
+// A connection that does not want to close holds nobody up: not the redial, and not those who ask for the state.
+func TestSlowClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := mem.Pipe(nil)
+		p := newPeers(t)
+		leave := make(chan struct{})
+		c := (&redial.Dialer{Endpoints: []transport.Dialer{p}}).Wrap(reluctant{near, leave})
+		start := time.Now()
+		_ = far.Close()
+		r := reading(c, 1)
+		tells(t, p.next(), "x")
+		require.Equal(t, "x", (<-r).got)
+		require.LessOrEqual(t, time.Since(start), time.Second)
+		close(leave)
+		_ = c.Close()
+	})
+}
+
+// reluctant is a connection whose Close takes its time.
+type reluctant struct {
+	net.Conn
+	leave chan struct{}
+}
+
+func (r reluctant) Close() error {
+	<-r.leave
+	return r.Conn.Close()
+}
+
 func TestCloseWhileConnected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeers(t)
@@ -141,7 +170,7 @@ func TestFatalDisconnect(t *testing.T) {
 		policy redial.Policy
 		again  bool
 	}{
-		"protocol error":     {reason: redial.Fatal(never)},
+		"protocol error":     {reason: redial.Fatal(errOwn)},
 		"by the policy":      {reason: reset, policy: redial.Policy{IsFatal: func(error) bool { return true }}},
 		"closed by somebody": {reason: net.ErrClosed, again: true},
 		"reset":              {reason: reset, again: true},

@@ -26,15 +26,15 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 			return 0, err
 		}
 		if failed != nil && u.kept && u.gen == gen {
-			c.release()
+			c.release(u)
 			return 0, failed
 		}
 		if err := c.report(u); err != nil {
-			c.release()
+			c.release(u)
 			return 0, err
 		}
 		n, err := u.conn.Read(p)
-		c.release()
+		c.release(u)
 		n = min(max(n, 0), len(p))
 		if n > 0 && u.link != nil {
 			u.link.Progress()
@@ -90,7 +90,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 			return 0, err
 		}
 		if failed != nil && u.kept && u.gen == gen {
-			c.release()
+			c.release(u)
 			return n, failed
 		}
 		n = 0
@@ -105,7 +105,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 				err = io.ErrShortWrite
 			}
 		}
-		c.release()
+		c.release(u)
 		switch {
 		case err == nil:
 			return n, nil

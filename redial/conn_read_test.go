@@ -172,7 +172,7 @@ func TestStaleErrorChangesNothing(t *testing.T) {
 				}, nil
 			},
 			func(context.Context) (net.Conn, error) { return near, nil },
-			says(never),
+			says(errOwn),
 		)
 		told := 0
 		c, err := (&redial.Dialer{
@@ -209,9 +209,9 @@ func TestDeadlines(t *testing.T) {
 		require.NoError(t, c.SetDeadline(start.Add(3*time.Second)))
 		p.setDown(true)
 		_ = far.Close()
-		r, w := reading(c, 1), (<-chan result)(nil)
+		r := reading(c, 1)
 		synctest.Wait()
-		w = writing(c, "x")
+		w := writing(c, "x")
 		isTimeout(t, (<-r).err)
 		res := <-w
 		isTimeout(t, res.err)

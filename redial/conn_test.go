@@ -2,14 +2,11 @@ package redial_test
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/nettest"
@@ -77,85 +74,6 @@ func TestNettest(t *testing.T) {
 	}
 }
 
-// The local address and the options of the dialer hold after each redial, on each kind of socket.
-func TestRedialOverSockets(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("only Linux has the whole of 127.0.0.0/8")
-	}
-	path := filepath.Join(t.TempDir(), "s")
-	sockets := map[string]struct {
-		listen func() (net.Listener, error)
-		dial   func(addr string) redial.Dialer
-		local  string
-	}{
-		"tcp": {
-			func() (net.Listener, error) { return tcp.Listen(t.Context(), "127.0.0.1:0", nil) },
-			func(addr string) redial.Dialer {
-				return redial.Dialer{Endpoints: []transport.Dialer{tcp.Dialer{
-					Addr: addr, LocalAddr: "127.0.0.7", UserTimeout: 1234 * time.Millisecond,
-				}}}
-			}, "127.0.0.7",
-		},
-		"unix": {
-			func() (net.Listener, error) { return unix.Listen(t.Context(), path, nil) },
-			func(string) redial.Dialer { return redial.Dialer{Endpoints: []transport.Dialer{unix.Dialer{Path: path}}} }, "",
-		},
-	}
-	for name, s := range sockets {
-		t.Run(name, func(t *testing.T) {
-			ln, err := s.listen()
-			require.NoError(t, err)
-			defer ln.Close()
-			d := s.dial(ln.Addr().String())
-			c, err := d.Dial(t.Context())
-			require.NoError(t, err)
-			defer c.Close()
-			set := -1
-			if name == "tcp" {
-				require.NoError(t, c.Configure(func(conn net.Conn) error { return conn.(*net.TCPConn).SetNoDelay(false) }))
-				require.NoError(t, c.Configure(func(conn net.Conn) error { set = noDelay(t, conn); return nil }))
-			}
-			accepted := make(chan net.Conn, 1)
-			go func() {
-				for {
-					far, err := ln.Accept()
-					if err != nil {
-						return
-					}
-					_, _ = io.WriteString(far, "x")
-					accepted <- far
-				}
-			}()
-			for range 5 {
-				gets(t, c, "x") // of a new connection each time
-				far := <-accepted
-				if host, _, err := net.SplitHostPort(far.RemoteAddr().String()); s.local != "" {
-					require.NoError(t, err)
-					require.Equal(t, s.local, host)
-					require.Equal(t, far.RemoteAddr().String(), c.LocalAddr().String())
-					require.Zero(t, set, "SetNoDelay(false) holds")
-					set = -1
-				}
-				require.Equal(t, ln.Addr().String(), c.RemoteAddr().String())
-				tells(t, c, "hello")
-				gets(t, far, "hello")
-				_ = far.Close()
-			}
-		})
-	}
-}
-
-// noDelay reads TCP_NODELAY.
-func noDelay(t *testing.T, conn net.Conn) (v int) {
-	raw, err := conn.(syscall.Conn).SyscallConn()
-	require.NoError(t, err)
-	require.NoError(t, raw.Control(func(fd uintptr) {
-		v, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
-	}))
-	require.NoError(t, err)
-	return v
-}
-
 // A Conn has what is listed here and nothing that would go past it to the connection below.
 func TestNothingIsPromoted(t *testing.T) {
 	var c any = new(redial.Conn)
@@ -189,7 +107,7 @@ func TestDial(t *testing.T) {
 	var bad *net.AddrError
 	require.ErrorAs(t, err, &bad)
 	require.True(t, redial.IsFatal(err))
-	require.False(t, errors.Is(err, io.EOF))
+	require.NotErrorIs(t, err, io.EOF)
 
 	ul, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	require.NoError(t, err)

@@ -79,7 +79,7 @@ func (d *Dialer) Dial(ctx context.Context) (*Conn, error) {
 		return nil, &Error{Reason: errNoEndpoints, Fatal: true}
 	}
 	if d.Background {
-		go c.connect(c.ctx, 0, Decision{})
+		go func() { _ = c.connect(c.ctx, 0, Decision{}) }() // what it says, Read and Write say
 		return c, nil
 	}
 	if err := c.connect(ctx, 0, Decision{}); err != nil {

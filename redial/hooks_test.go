@@ -35,8 +35,8 @@ func TestOnDisconnectedIsTold(t *testing.T) {
 		gets(t, c, "x")
 		_ = far.Close()
 		r := reading(c, 1)
-		far = p.next()
-		p.faults.Cut(nil) // this one is not
+		_ = p.next()
+		p.faults.Cut(nil) // this one is not, nor is the next
 		far = p.next()
 		p.setDown(true)
 		_ = far.Close()
@@ -45,14 +45,14 @@ func TestOnDisconnectedIsTold(t *testing.T) {
 		far = p.next()
 		tells(t, far, "y")
 		require.Equal(t, "y", (<-r).got)
-		c.Redial(never)
+		c.Redial(errOwn)
 		_ = p.next()
 		require.Len(t, told, 4)
 		for i, want := range []redial.Disconnect{
 			{Reason: io.EOF, Attempts: 0, Total: 1},
 			{Attempts: 1, Total: 2},
 			{Reason: io.EOF, Attempts: 2, Total: 3},
-			{Reason: never, Attempts: 0, Total: p.count() - 1},
+			{Reason: errOwn, Attempts: 0, Total: p.count() - 1},
 		} {
 			if want.Reason == nil {
 				require.ErrorIs(t, told[i].Reason, syscall.ECONNRESET)
@@ -88,7 +88,7 @@ func TestOnDisconnectedAfter(t *testing.T) {
 }
 
 func TestOnDisconnectedStop(t *testing.T) {
-	for _, reason := range []error{nil, never} {
+	for _, reason := range []error{nil, errOwn} {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPeers(t)
 			c, far := p.conn(redial.Dialer{OnDisconnected: always(redial.Decision{Do: redial.Stop, Err: reason})})
@@ -99,7 +99,7 @@ func TestOnDisconnectedStop(t *testing.T) {
 			_, err := c.Read(make([]byte, 1))
 			require.ErrorIs(t, err, redial.ErrGaveUp)
 			require.NotErrorIs(t, err, io.EOF)
-			require.Equal(t, reason != nil, errors.Is(err, never))
+			require.Equal(t, reason != nil, errors.Is(err, errOwn))
 			require.Equal(t, io.EOF, isError(t, err).Last)
 			require.Equal(t, 1, p.count())
 			require.Equal(t, redial.Ended, c.State())
@@ -205,7 +205,7 @@ func TestAddressChangesBetweenAttempts(t *testing.T) {
 
 // A fatal failure at an endpoint that is replaced is not fatal.
 func TestOnFailureReplacesWhatIsRuledOut(t *testing.T) {
-	for name, err := range map[string]error{"fatal": &net.AddrError{Err: "bad"}, "marked": redial.Fatal(never)} {
+	for name, err := range map[string]error{"fatal": &net.AddrError{Err: "bad"}, "marked": redial.Fatal(errOwn)} {
 		t.Run(name, func(t *testing.T) {
 			good := steps(connects)
 			link, err := redial.New([]transport.Dialer{steps(says(err))}, &redial.Policy{
@@ -232,7 +232,7 @@ func TestOnFailureDecides(t *testing.T) {
 		took     time.Duration
 	}{
 		"stop":              {redial.Policy{}, redial.Decision{Do: redial.Stop}, redial.ErrGaveUp, 1, 0},
-		"stop for a reason": {redial.Policy{}, redial.Decision{Do: redial.Stop, Err: never}, never, 1, 0},
+		"stop for a reason": {redial.Policy{}, redial.Decision{Do: redial.Stop, Err: errOwn}, errOwn, 1, 0},
 		"a wait":            {redial.Policy{MaxAttempts: 3}, redial.Decision{After: time.Minute}, redial.ErrGaveUp, 3, 2 * time.Minute},
 		"no wait":           {redial.Policy{MaxAttempts: 3, Backoff: every(time.Hour)}, redial.Decision{After: -1}, redial.ErrGaveUp, 3, 0},
 		"keep is go on":     {redial.Policy{MaxAttempts: 2, Backoff: every(time.Hour)}, redial.Decision{Do: redial.Keep}, redial.ErrGaveUp, 2, time.Hour},
@@ -332,7 +332,7 @@ func login(_ context.Context, c redial.Connection) error {
 		return err
 	}
 	if string(greeting) == "never" {
-		return redial.Fatal(never)
+		return redial.Fatal(errOwn)
 	}
 	_, err := fmt.Fprintf(c.Conn, "login %v %d;", c.First, c.Total)
 	return err
@@ -388,7 +388,7 @@ func TestLoginFails(t *testing.T) {
 		last := p.next()
 		tells(t, last, "never")
 		_, err = c.Read(make([]byte, 1))
-		require.ErrorIs(t, err, never)
+		require.ErrorIs(t, err, errOwn)
 		require.ErrorIs(t, err, redial.ErrGaveUp)
 		require.True(t, isError(t, err).Fatal)
 		require.Equal(t, 2*time.Minute+time.Second, time.Since(start))
@@ -429,7 +429,7 @@ func TestConfigure(t *testing.T) {
 		}
 		require.NoError(t, c.Configure(say("one")))
 		require.NoError(t, c.Configure(say("two")))
-		require.Equal(t, never, c.Configure(func(net.Conn) error { return never }))
+		require.Equal(t, errOwn, c.Configure(func(net.Conn) error { return errOwn }))
 		gets(t, far, "onetwo")
 		r := reading(c, 1)
 		for range 3 {
@@ -456,7 +456,7 @@ func TestConfigure(t *testing.T) {
 		require.NoError(t, c.Configure(func(conn net.Conn) error {
 			if conn.LocalAddr() != nil && p.count() > count && fail > 0 {
 				fail--
-				return never
+				return errOwn
 			}
 			return nil
 		}))

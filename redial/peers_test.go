@@ -9,7 +9,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -152,16 +151,10 @@ func isTimeout(t require.TestingT, err error) {
 	require.NotErrorIs(t, err, redial.ErrGaveUp)
 }
 
-func within(t testing.TB, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // always makes an OnDisconnected that decides the same each time.
 func always(d redial.Decision) func(context.Context, redial.Disconnect) redial.Decision {
 	return func(context.Context, redial.Disconnect) redial.Decision { return d }
 }
 
-// never is an end for tests that want one of their own.
-var never = errors.New("an end of the test's own")
+// errOwn is an end for tests that want one of their own.
+var errOwn = errors.New("an end of the test's own")

@@ -273,7 +273,7 @@ func (r *Redialer) restarted() bool {
 }
 
 // errRestart ends a wait.
-var errRestart = errors.New("begin anew")
+var errRestart = errors.New("asked to begin anew")
 
 // take waits for the right to dial.
 func (r *Redialer) take(ctx context.Context) error {

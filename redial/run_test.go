@@ -27,7 +27,7 @@ func TestRunVerdicts(t *testing.T) {
 		"nil ends":               {[]error{nil}, redial.Policy{}, nil, 0},
 		"again":                  {[]error{redial.Again, redial.Again, nil}, redial.Policy{MaxDelay: -1, MaxAttempts: 1}, nil, 0},
 		"again, wrapped":         {[]error{fmt.Errorf("moved: %w", redial.Again), nil}, redial.Policy{MaxDelay: -1, MaxAttempts: 1}, nil, 0},
-		"fatal":                  {[]error{redial.Again, redial.Fatal(never)}, redial.Policy{MaxDelay: -1}, never, 0},
+		"fatal":                  {[]error{redial.Again, redial.Fatal(errOwn)}, redial.Policy{MaxDelay: -1}, errOwn, 0},
 		"fatal beats again":      {[]error{redial.Fatal(redial.Again)}, redial.Policy{}, redial.Again, 0},
 		"what can pass":          {[]error{reset, io.EOF, nil}, redial.Policy{}, nil, 2 * time.Second},
 		"closed by the function": {[]error{net.ErrClosed, nil}, redial.Policy{}, nil, time.Second},
@@ -88,11 +88,11 @@ func TestRunEnds(t *testing.T) {
 				}()
 				synctest.Wait()
 				start := time.Now()
-				kill(never)
+				kill(errOwn)
 				err := <-done
 				require.Zero(t, time.Since(start))
 				require.ErrorIs(t, err, context.Canceled)
-				require.ErrorIs(t, err, never)
+				require.ErrorIs(t, err, errOwn)
 				require.ErrorIs(t, err, c.want)
 				require.ErrorIs(t, err, redial.ErrGaveUp)
 				require.NotErrorIs(t, err, io.EOF)
