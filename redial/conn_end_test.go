@@ -235,8 +235,10 @@ func TestWrapAndDetach(t *testing.T) {
 		require.NoError(t, c.SetDeadline(time.Now().Add(time.Minute)))
 		r = reading(c, 1)
 		synctest.Wait()
+		start := time.Now()
 		out, err := c.Detach()
 		require.NoError(t, err)
+		require.Zero(t, time.Since(start), "the Read is made to let go of it")
 		require.ErrorIs(t, (<-r).err, net.ErrClosed)
 		require.NoError(t, c.Close())
 		<-time.After(time.Hour) // no deadline is left on it
@@ -248,6 +250,29 @@ func TestWrapAndDetach(t *testing.T) {
 		_, err = c.Detach()
 		require.ErrorIs(t, err, net.ErrClosed)
 		_ = out.Close()
+	})
+}
+
+// Who is stuck with an old connection does not keep the new one from being taken out.
+func TestDetachBesideAnOldRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		late := make(chan struct{})
+		near, _ := mem.Pipe(nil)
+		p := newPeers(t)
+		c := (&redial.Dialer{Endpoints: []transport.Dialer{p}}).Wrap(odd{
+			Conn:  near,
+			read:  func([]byte) (int, error) { <-late; return 0, reset }, // minds neither Close nor deadlines
+			write: func([]byte) (int, error) { return 0, reset },
+		})
+		r := reading(c, 1)
+		synctest.Wait()
+		require.NoError(t, (<-writing(c, "x")).err)
+		_ = p.next()
+		out, err := c.Detach()
+		require.NoError(t, err)
+		_ = out.Close()
+		close(late)
+		require.ErrorIs(t, (<-r).err, net.ErrClosed)
 	})
 }
 

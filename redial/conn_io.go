@@ -93,7 +93,6 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 			c.release(u)
 			return n, failed
 		}
-		n = 0
 		if !u.kept && !c.d.EndOnEOF {
 			err = ended(u.conn)
 		}

@@ -491,3 +491,63 @@ func TestConfigureWhileConnecting(t *testing.T) {
 		<-r
 	})
 }
+
+// lateConn calls something when its deadlines are taken away, the last thing before it is handed over.
+type lateConn struct {
+	net.Conn
+	call func()
+}
+
+func (l lateConn) SetDeadline(time.Time) error {
+	l.call()
+	return nil
+}
+
+// A Configure that comes when a new connection is set up already, and not yet in use, is not forgotten; if it fails, that
+// connection is not used.
+func TestConfigureAtTheLastMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeers(t)
+		var c *redial.Conn
+		var late func(net.Conn) error
+		d := redial.Dialer{
+			Endpoints: []transport.Dialer{transport.DialerFunc(func(ctx context.Context) (net.Conn, error) {
+				conn, err := p.DialContext(ctx)
+				return lateConn{conn, func() {
+					if late != nil {
+						f := late
+						late = nil
+						require.NoError(t, c.Configure(f))
+					}
+				}}, err
+			})},
+			Policy: &redial.Policy{OnConnected: func(context.Context, redial.Connection) error { return nil }},
+		}
+		c, err := d.Dial(t.Context())
+		require.NoError(t, err)
+		defer c.Close()
+		late = func(conn net.Conn) error { _, err := io.WriteString(conn, "late"); return err }
+		_ = p.next().Close()
+		r := reading(c, 1)
+		far := p.next()
+		gets(t, far, "late")
+
+		failed := false
+		late = func(net.Conn) error {
+			if failed {
+				return nil
+			}
+			failed = true
+			return errOwn
+		}
+		_ = far.Close()
+		far = p.next()
+		gets(t, far, "late")
+		_, err = far.Read(make([]byte, 1))
+		require.Equal(t, io.EOF, err, "closed by us")
+		far = p.next()
+		gets(t, far, "late")
+		tells(t, far, "x")
+		require.Equal(t, "x", (<-r).got)
+	})
+}
