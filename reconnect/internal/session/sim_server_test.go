@@ -353,12 +353,7 @@ func (v *server) hello(ce *connEnd, h *Hello, frame []byte) {
 	}
 	e.ticks = e.tick
 	e.app = m.newApp(e)
-	if first := d.answered(h.ID); first != nil {
-		e.late = true
-		e.app.base = first.app.base
-	} else if d.s.id == h.ID {
-		e.app.base = d.s.log.origin.N
-	}
+	e.app.base, e.late = d.began(h.ID)
 	e.app.next = int(e.app.base)
 	if reason := v.table.Add(h.ID, e); reason != 0 {
 		m.hitIf(listenerBusy, reason == ReasonBusy)
