@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -19,6 +20,7 @@ type dialer struct {
 	lives    int
 	wasLive  bool // since the last dial
 	eras     []era
+	past     []past
 	renewing bool // as soon as the last write has ended
 	lost     bool // the session is lost for good
 
@@ -34,6 +36,12 @@ type dialer struct {
 type era struct {
 	from uint64
 	l    *end
+}
+
+// past is a session that was lost, and which of the dialer's datagrams was its first.
+type past struct {
+	id    [16]byte
+	first uint64
 }
 
 // The tokens of dialers, and of others. Who dials without has the principal "".
@@ -163,14 +171,19 @@ func (d *dialer) live() {
 	}
 }
 
-// answered returns the end that has answered the first HELLO of a session, if the dialer has had that answer.
-func (d *dialer) answered(id [16]byte) *end {
-	for _, x := range d.eras {
-		if x.l.s.id == id {
-			return x.l
+// began returns which of the dialer's datagrams is the first of a session, and whether the dialer needs no HELLO of it any
+// more: it has had an answer, or has gone on in another session.
+func (d *dialer) began(id [16]byte) (first uint64, late bool) {
+	for _, x := range d.past {
+		if x.id == id {
+			return x.first, true
 		}
 	}
-	return nil
+	if id != d.s.id {
+		return 0, false // a copy's
+	}
+	late = slices.ContainsFunc(d.eras, func(x era) bool { return x.l.s.id == id })
+	return d.s.log.origin.N, late
 }
 
 // rejected sees to a REJECT.
@@ -273,6 +286,7 @@ func (d *dialer) unconfirmed() {
 func (d *dialer) renew() {
 	m := d.m
 	d.kept = d.s.recv.waiting
+	d.past = append(d.past, past{d.s.id, d.s.log.origin.N})
 	ok, err := d.s.Renew(m.secret)
 	if err != nil {
 		m.failf("Renew: %v", err)

@@ -20,7 +20,7 @@ type end struct {
 
 	principal string  // of a listener's
 	budget    *Budget // likewise
-	late      bool    // begun by a HELLO of a session that is over: the dialer has had the answer of another end
+	late      bool    // begun by a HELLO that the dialer needs no more: no session of its
 	overdrawn bool    // it was restored, and there is no budget for what it has promised
 	kept      uint64  // bytes of a lost session that still wait for the application
 

@@ -423,6 +423,9 @@ func (m *sim) replay() bool {
 	if _, _, dead := v.table.Tombstone(g.id); !ok && !dead {
 		return false // a listener that has lost all cannot know that it is not new
 	}
+	if h, err := ParseHello(g.frame); err == nil && ok && e != g.e && !e.s.Confirmed() && h.Epoch > e.s.epoch {
+		return false // likewise, and an older one has come since, which was late, or of another holder
+	}
 	if m.now < v.frozen {
 		return false
 	}

@@ -29,6 +29,7 @@ type greeted struct {
 	frame, exporter []byte
 	id              [16]byte
 	d               *dialer
+	e               *end // whose session it has begun, or gone on with
 }
 
 func (m *sim) newServer() *server {
@@ -353,12 +354,7 @@ func (v *server) hello(ce *connEnd, h *Hello, frame []byte) {
 	}
 	e.ticks = e.tick
 	e.app = m.newApp(e)
-	if first := d.answered(h.ID); first != nil {
-		e.late = true
-		e.app.base = first.app.base
-	} else if d.s.id == h.ID {
-		e.app.base = d.s.log.origin.N
-	}
+	e.app.base, e.late = d.began(h.ID)
 	e.app.next = int(e.app.base)
 	if reason := v.table.Add(h.ID, e); reason != 0 {
 		m.hitIf(listenerBusy, reason == ReasonBusy)
@@ -371,13 +367,13 @@ func (v *server) hello(ce *connEnd, h *Hello, frame []byte) {
 	m.note("%s: HELLO, epoch %d, redelivered %d", e.name, h.Epoch, h.Redelivered)
 	ce.e, ce.epoch, e.cur = e, h.Epoch, ce
 	ce.life.heard = m.now
-	v.saw(frame, ce, h.ID)
+	v.saw(frame, ce, e)
 	s.Welcome(e.clock(), frame, ce.c.exporter)
 	e.after("Welcome")
 }
 
-func (v *server) saw(frame []byte, ce *connEnd, id [16]byte) {
-	v.seen = append(v.seen, greeted{bytes.Clone(frame), ce.c.exporter, id, ce.c.d})
+func (v *server) saw(frame []byte, ce *connEnd, e *end) {
+	v.seen = append(v.seen, greeted{bytes.Clone(frame), ce.c.exporter, e.s.id, ce.c.d, e})
 }
 
 func (v *server) resume(ce *connEnd, r *Resume, frame []byte) {
@@ -420,13 +416,13 @@ func (v *server) takeOver(ce *connEnd, e *end, epoch uint64, frame []byte, attac
 	m := v.m
 	m.note("%s: taken over by conn %d, epoch %d", e.name, ce.c.n, epoch)
 	if d := ce.c.d; d.of != nil {
-		if bytes.Equal(d.token, otherToken) {
+		if bytes.Equal(d.token, otherToken) && e.principal != string(otherToken) { // else he began it, after a restart
 			m.failf("%s: taken over by another principal", e.name)
 		}
 		m.hit(copyTaken)
 		d.of.tainted = true // from now on the copy has the session
 	}
-	v.saw(frame, ce, e.s.id)
+	v.saw(frame, ce, e)
 	v.table.Attach(e.s.id)
 	if old := e.cur; old != nil {
 		m.hit(takenOverLive)
