@@ -23,11 +23,11 @@ type Conn struct {
 	r Reader
 
 	mu      sync.Mutex
-	closing chan struct{} // closed when Close or CloseNow begins; guarded by mu against a second close
+	closing gate // when Close or CloseNow begins; guarded by mu
 }
 
 func newConn(e engine) *Conn {
-	c := &Conn{e: e, closing: make(chan struct{})}
+	c := &Conn{e: e}
 	c.w.c, c.r.c = c, c
 	return c
 }
@@ -202,11 +202,9 @@ func (c *Conn) CloseNow() error {
 func (c *Conn) beginClose() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	select {
-	case <-c.closing:
+	if c.closing.closed() {
 		return false
-	default:
-		close(c.closing)
-		return true
 	}
+	c.closing.close()
+	return true
 }

@@ -33,8 +33,8 @@ func Dial(ctx context.Context, d transport.Dialer, o *DialOptions) (*Conn, error
 	select {
 	case <-s.dial.begun:
 		return s.c, nil
-	case <-s.end:
-		<-s.over
+	case <-s.ending():
+		<-s.done()
 		return nil, s.err()
 	case <-ctx.Done():
 		s.abort(ErrClosed)

@@ -86,7 +86,7 @@ func NewListener(ln net.Listener, o *ListenOptions) *Listener {
 	}
 	l.ctx, l.shut = context.WithCancel(context.Background())
 	if l.log == nil {
-		l.log = slog.New(slog.DiscardHandler)
+		l.log = silent
 	}
 	l.o.Expiry = orDefault(o.Expiry, DefaultExpiry)
 	l.o.HandshakeTimeout = orDefault(o.HandshakeTimeout, DefaultHandshakeTimeout)
@@ -417,7 +417,7 @@ func (l *Listener) Shutdown(ctx context.Context, delay, spread time.Duration) er
 	var err error
 	for _, s := range all {
 		select {
-		case <-s.over:
+		case <-s.done():
 			continue
 		case <-ctx.Done():
 			err = context.Cause(ctx)

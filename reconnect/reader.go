@@ -106,6 +106,9 @@ func (r *Reader) C() <-chan datagram.Datagram {
 func (r *Reader) pump() {
 	defer close(r.ch)
 	batch := make([]datagram.Datagram, chanBuffer)
+	r.c.mu.Lock()
+	closing := r.c.closing.wait()
+	r.c.mu.Unlock()
 	for {
 		n, err := r.ReceiveBatch(context.Background(), batch)
 		if err != nil {
@@ -114,7 +117,7 @@ func (r *Reader) pump() {
 		for _, d := range batch[:n] {
 			select {
 			case r.ch <- d:
-			case <-r.c.closing:
+			case <-closing:
 				return
 			}
 		}

@@ -25,10 +25,8 @@ type sess struct {
 	o     SessionOptions
 	log   *slog.Logger // never nil
 	clock clock
-	over  chan struct{} // closed when everything has ended
-	end   chan struct{} // closed when the machine has ended, before over
-	dial  *dialing      // of a dialer, else nil
-	serve *serving      // of a listener, else nil
+	dial  *dialing // of a dialer, else nil
+	serve *serving // of a listener, else nil
 
 	// Of the receivers, guarded by rmu.
 	rmu      sync.Mutex
@@ -44,19 +42,20 @@ type sess struct {
 	m        *session.Session
 	link     *link // the connection; nil without one
 	last     net.Conn
-	writing  bool        // somebody writes to link, or to the one before
-	starting bool        // a goroutine was made to write, and has yet to look
-	out      session.Out // of who has set writing
-	wrote    signal      // writing was unset, or starting
-	given    signal      // the connection was given something to write
-	flowing  bool        // it was, and nobody has waited for more in vain since
+	over     gate   // when everything has ended
+	end      gate   // when the machine has, before over
+	writing  bool   // somebody writes to link, or to the one before
+	starting bool   // a goroutine was made to write, and has yet to look
+	wrote    signal // writing was unset, or starting
+	given    signal // the connection was given something to write
+	flowing  bool   // it was, and nobody has waited for more in vain since
 	wroteAt  time.Duration
 	wroteAtN uint64 // how often the connection had been read then
 	room     signal // the log has changed, or nothing more is accepted
 	awaiting int    // how many wait for room, and so for what the peer says
 	acked    uint64 // when room was signalled last
 	refused  bool   // refuse is closed
-	refuse   chan struct{}
+	refuse   gate
 	inHand   uint64
 	timer    *time.Timer
 	armed    time.Duration // when timer fires; 0: not at all
@@ -84,6 +83,7 @@ type link struct {
 	try       tryWriter        // nil where a write without waiting cannot be had
 	dec       *datagram.Reader // of who has the turn
 	vec       net.Buffers      // the writer's
+	out       session.Out      // likewise: of who has set sess.writing
 	dataAt    time.Duration    // when the last datagram came; of who has the turn
 	deadlines bool             // a read can be interrupted
 	gone      chan struct{}    // closed when its reader touches the session no more
@@ -104,15 +104,17 @@ func newLink(nc net.Conn, dec *datagram.Reader) *link {
 
 func newSess(o SessionOptions, ck clock) *sess {
 	s := &sess{
-		o: o, log: o.Logger, clock: ck, over: make(chan struct{}), end: make(chan struct{}),
-		ready: make(chan struct{}, 1), refuse: make(chan struct{}),
+		o: o, log: o.Logger, clock: ck, ready: make(chan struct{}, 1),
 	}
 	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
+		s.log = silent
 	}
 	s.c = newConn(s)
 	return s
 }
+
+// silent is what nobody listens to.
+var silent = slog.New(slog.DiscardHandler)
 
 // config is what the machine is told.
 func (o *SessionOptions) config() session.Config {
@@ -148,6 +150,14 @@ func (s *sess) arm() {
 		return
 	}
 	s.timer.Reset(d)
+}
+
+// disarm gives the timer up, as a session without a connection needs none. mu is held.
+func (s *sess) disarm() {
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer, s.armed = nil, 0
+	}
 }
 
 func (s *sess) tick() {

@@ -44,6 +44,7 @@ func (s *sess) lose(l *link, err error) {
 	s.recall(l)
 	worked := s.m.State() == session.Live
 	s.m.Detach()
+	s.disarm()
 	if worked && !s.ended {
 		s.events = append(s.events, Event{Kind: EventDisconnected, Time: time.Now(), Err: err})
 	}

@@ -29,7 +29,7 @@ func (s *sess) finishEnd() {
 		}
 		s.reason = err
 	}
-	close(s.end)
+	s.end.close()
 	s.recall(s.link)
 	s.notify()
 	s.room.broadcast()
@@ -111,7 +111,7 @@ func (s *sess) abort(err error) {
 	tell := false
 	if l != nil && free {
 		s.writing = true
-		tell = s.m.Pull(s.clock.now(), &s.out)
+		tell = s.m.Pull(s.clock.now(), &l.out)
 	}
 	s.mu.Unlock()
 	if s.dial != nil {
@@ -127,7 +127,7 @@ func (s *sess) abort(err error) {
 	}
 	if tell {
 		_ = l.nc.SetWriteDeadline(time.Now().Add(lastWords))
-		_ = l.write(s.out.Vec) // nothing can be done about an error
+		_ = l.write(l.out.Vec) // nothing can be done about an error
 	}
 	s.mu.Lock()
 	s.m.Wrote()
@@ -145,20 +145,16 @@ func (s *sess) finalize() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	select {
-	case <-s.over:
-	default:
-		close(s.over)
-	}
+	s.over.close()
 }
 
 func (s *sess) fail(err error) { s.abort(err) }
 
 func (s *sess) giveUp(ctx context.Context) {
 	select {
-	case <-s.end: // its last word is under way
+	case <-s.ending(): // its last word is under way
 		select {
-		case <-s.over:
+		case <-s.done():
 		case <-ctx.Done():
 		}
 	default:
@@ -199,7 +195,7 @@ func (s *sess) close(ctx context.Context) {
 	timer := time.NewTimer(lingerTime)
 	defer timer.Stop()
 	select {
-	case <-s.end:
+	case <-s.ending():
 	case <-ctx.Done():
 	case <-timer.C:
 	}
@@ -213,13 +209,22 @@ func (s *sess) close(ctx context.Context) {
 		s.abort(ErrClosed)
 	}
 	select {
-	case <-s.over:
+	case <-s.done():
 	case <-ctx.Done():
 		s.abort(ErrClosed)
 	}
 }
 
-func (s *sess) done() <-chan struct{} { return s.over }
+func (s *sess) done() <-chan struct{} { return s.waitFor(&s.over) }
+
+// ending returns a channel that is closed when the machine has ended, which is before done.
+func (s *sess) ending() <-chan struct{} { return s.waitFor(&s.end) }
+
+func (s *sess) waitFor(g *gate) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return g.wait()
+}
 
 func (s *sess) err() error {
 	s.mu.Lock()

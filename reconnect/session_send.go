@@ -174,7 +174,7 @@ func (s *sess) hold() {
 	s.mu.Unlock()
 }
 
-func (s *sess) refusing() <-chan struct{} { return s.refuse }
+func (s *sess) refusing() <-chan struct{} { return s.waitFor(&s.refuse) }
 
 // flush waits until all that was accepted is acknowledged.
 func (s *sess) flush(ctx context.Context) error {

@@ -54,10 +54,10 @@ const aLot = session.LargeSegment
 // writeMine writes what goes without waiting, once, and leaves the rest to another goroutine. mu is held and writing set;
 // both are given up.
 func (s *sess) writeMine(l *link) {
-	s.m.Pull(s.clock.now(), &s.out)
+	s.m.Pull(s.clock.now(), &l.out)
 	s.flows()
 	s.mu.Unlock()
-	rest, err := l.try.writeVec(s.out.Vec)
+	rest, err := l.try.writeVec(l.out.Vec)
 	if err == nil {
 		s.mu.Lock()
 		s.m.Wrote()
@@ -72,7 +72,7 @@ func (s *sess) writeMine(l *link) {
 		s.failed(l, err)
 		return
 	}
-	s.out.Vec = rest
+	l.out.Vec = rest
 	go s.write(l, true)
 }
 
@@ -106,7 +106,7 @@ func (s *sess) note() {
 	}
 	if !s.refused && s.m.Accepting() != nil {
 		s.refused = true
-		close(s.refuse)
+		s.refuse.close()
 		s.room.broadcast()
 	}
 	s.arm()
@@ -115,7 +115,7 @@ func (s *sess) note() {
 // rest ends the writing. mu is held.
 func (s *sess) rest(l *link) {
 	s.writing = false
-	s.out.Clear() // it refers to segments of the log, of which others may be the owners
+	l.out.Clear() // it refers to segments of the log, of which others may be the owners
 	s.wroteAt, s.wroteAtN = s.clock.now(), l.reads
 	s.wrote.broadcast()
 }
@@ -124,7 +124,7 @@ func (s *sess) rest(l *link) {
 func (s *sess) write(l *link, pulled bool) {
 	for {
 		if pulled {
-			if err := l.write(s.out.Vec); err != nil {
+			if err := l.write(l.out.Vec); err != nil {
 				s.failed(l, err)
 				return
 			}
@@ -133,7 +133,7 @@ func (s *sess) write(l *link, pulled bool) {
 		if pulled {
 			s.m.Wrote()
 		}
-		if pulled = s.link == l && s.m.Pull(s.clock.now(), &s.out); !pulled {
+		if pulled = s.link == l && s.m.Pull(s.clock.now(), &l.out); !pulled {
 			s.rest(l)
 			s.settle(false) // for another link, it may be
 			return

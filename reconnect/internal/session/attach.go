@@ -190,6 +190,7 @@ func (s *Session) Detach() {
 		return
 	}
 	s.first, s.greeting, s.exporter = nil, nil, nil
+	s.recv.rest()
 }
 
 // perhapsDelivered returns what the next HELLO has to say: what was sent behind this one, which has no answer, may

@@ -26,8 +26,8 @@ func exCopySession(s *Session) *Session {
 		g.buf = bytes.Clone(g.buf)
 	}
 	l.marks = slices.Clone(l.marks)
-	r.queue = append(c.recv.small[:0], s.recv.queue...)
-	clear(c.recv.small[len(r.queue):])
+	r.small = new([2]queued)
+	r.queue = append(r.small[:0], s.recv.queue...)
 	for i := range r.queue {
 		if r.queue[i].own {
 			r.queue[i].Raw = bytes.Clone(r.queue[i].Raw)

@@ -54,8 +54,8 @@ type recvSide struct {
 	stopped bool     // nothing more is taken: STOP was said, or is about to be
 
 	queue   []queued
-	small   [2]queued // the queue's first memory
-	waiting uint64    // bytes in queue
+	small   *[2]queued // the queue's first memory; nil until it is needed
+	waiting uint64     // bytes in queue
 
 	window   uint64
 	credit   uint64 // granted so far
@@ -126,9 +126,27 @@ func (r *recvSide) push(run datagram.Run) {
 		run.Release()
 		return
 	}
-	r.queue = append(r.queue, queued{Run: run})
+	r.queue = append(r.room(), queued{Run: run})
 	if last := &r.queue[len(r.queue)-1]; len(r.queue) > smallRuns && len(run.Raw) < ownRun {
 		last.copy(len(run.Raw))
+	}
+}
+
+// room returns the queue, with memory for what is the first.
+func (r *recvSide) room() []queued {
+	if len(r.queue) > 0 {
+		return r.queue
+	}
+	if r.small == nil {
+		r.small = new([2]queued)
+	}
+	return r.small[:0]
+}
+
+// rest lets the queue's memory go, if the queue is empty.
+func (r *recvSide) rest() {
+	if len(r.queue) == 0 {
+		r.queue, r.small = nil, nil
 	}
 }
 
@@ -146,7 +164,7 @@ func (r *recvSide) pushSkip(length uint64) {
 		r.queue[i].skip += length
 		return
 	}
-	r.queue = append(r.queue, queued{Run: datagram.Run{N: 1}, skip: length})
+	r.queue = append(r.room(), queued{Run: datagram.Run{N: 1}, skip: length})
 }
 
 // pop takes the first of the queue.
@@ -154,7 +172,7 @@ func (r *recvSide) pop() queued {
 	q := r.queue[0]
 	r.queue[0] = queued{}
 	if r.queue = r.queue[1:]; len(r.queue) == 0 {
-		r.queue = r.small[:0]
+		r.queue = nil
 	}
 	r.waiting -= uint64(len(q.Raw))
 	return q

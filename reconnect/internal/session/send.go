@@ -83,7 +83,7 @@ func (s *Session) Stop() {
 		return
 	}
 	r.stopped = true
-	r.queue, r.waiting = nil, 0
+	r.queue, r.small, r.waiting = nil, nil, 0
 	s.stopDue = !r.fin || s.acking() != r.arrived // what nobody will finish with is not acknowledged
 	s.closing()
 }

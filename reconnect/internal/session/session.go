@@ -115,22 +115,27 @@ type Session struct {
 	partialAt time.Duration // when an ACK is due for parts of a frame; 0: none
 	rtt       time.Duration // smoothed; 0: not measured
 
-	stats  Stats
+	stats  Counters
 	events []Event
+}
+
+// Counters are what a Session counts from its beginning, and what only serves to be told.
+type Counters struct {
+	Accepted   uint64 // datagrams
+	Taken      uint64
+	Expired    uint64 // datagrams of ours that were skipped
+	Skipped    uint64 // datagrams of the peer's that were skipped
+	Resumes    uint64 // connections that the session went on with
+	Replayed   uint64 // datagrams that were written again
+	Duplicates uint64 // datagrams that arrived again, and were dropped
 }
 
 // Stats are counters and gauges of a Session.
 type Stats struct {
+	Counters
 	State       State
 	Epoch       uint64
-	Accepted    uint64 // datagrams, since the beginning
-	Arrived     uint64
-	Taken       uint64
-	Expired     uint64 // datagrams of ours that were skipped
-	Skipped     uint64 // datagrams of the peer's that were skipped
-	Resumes     uint64 // connections that the session went on with
-	Replayed    uint64 // datagrams that were written again
-	Duplicates  uint64 // datagrams that arrived again, and were dropped
+	Arrived     uint64 // datagrams, since the beginning
 	Unsent      uint64 // datagrams that were not written on this connection
 	UnsentSize  uint64 // in bytes
 	Unacked     uint64 // unconfirmed datagrams, but for skipped ones

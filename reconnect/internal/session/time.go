@@ -83,8 +83,8 @@ func (s *Session) Events() []Event {
 
 // Stats returns the counters and gauges of this moment.
 func (s *Session) Stats() Stats {
-	st, l, r := s.stats, &s.log, &s.recv
-	st.State, st.Epoch = s.state, s.epoch
+	l, r := &s.log, &s.recv
+	st := Stats{Counters: s.stats, State: s.state, Epoch: s.epoch}
 	st.Arrived = r.arrived.N - s.cfg.Start.N
 	if r.fin {
 		st.Arrived--

@@ -28,7 +28,7 @@ type Value struct {
 	PeerMax              uint32
 	PeerFlags            uint16
 	Expiry               time.Duration
-	Stats                Stats
+	Stats                Counters
 	Longest              uint64
 	PeerCredit           uint64
 	Stopped, FinAcked    bool
