@@ -144,7 +144,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// A bench that fails is left out of further rounds, and the others go on; one that does not end is the end.
+// A bench that fails is left out of further rounds, and the others go on.
 func TestRunAll(t *testing.T) {
 	calls := 0
 	good := bench{key{Subject: "good"}, func(context.Context, time.Duration) (figures, error) { return figures{rate: 1}, nil }}
