@@ -56,7 +56,7 @@ func (s set) throughputLines() []line {
 			l.values = append(l.values, s.of(k, rate))
 		}
 		switch k.Mode {
-		case "", single, batch, sixteen: // the others are for one size alone
+		case "", single, lent: // the others lie between these, or are for one size alone
 			lines = append(lines, l)
 		}
 	}
