@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/towline-mq/towline/reconnect/internal/session"
+	"github.com/towline-mq/towline/redial"
 )
 
 // turn says whose it is to read a link.
@@ -105,7 +106,10 @@ func (s *sess) handle(l *link, whose turn, fresh bool, ioErr error) (over bool, 
 	case whose == turnReceiver, readable && s.waiters.Load() > 0 && s.lendable(l):
 		s.lend(l)
 	}
-	rl := s.progress()
+	var rl *redial.Link
+	if !over { // what an old connection ends with says nothing of the one that has its place
+		rl = s.progress()
+	}
 	s.settle(false)
 	if readable {
 		s.notify()
