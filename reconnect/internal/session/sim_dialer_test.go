@@ -333,7 +333,7 @@ func (d *dialer) copied() bool {
 		m.failf("%s: Export: %v", d.name, err)
 	}
 	c := m.newDialer("copy      ")
-	c.of, c.aborted, c.skew, c.frozen = d, true, d.skew, d.frozen
+	c.of, c.aborted, c.skew, c.frozen, c.kept = d, true, d.skew, d.frozen, d.kept
 	s, err := Restore(c.clock(), d.s.cfg, v)
 	if err != nil {
 		m.failf("%s: Restore: %v", d.name, err)
