@@ -27,7 +27,6 @@ type childRequest struct {
 type childReply struct {
 	Error      string        `json:"error,omitempty"`
 	Addr       string        `json:"addr,omitempty"`
-	Time       time.Time     `json:"time,omitzero"`
 	RSS        int64         `json:"rss,omitempty"`
 	Heap       int64         `json:"heap,omitempty"`
 	Goroutines int           `json:"goroutines,omitempty"`

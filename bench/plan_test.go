@@ -94,11 +94,12 @@ func TestBusy(t *testing.T) {
 func TestMany(t *testing.T) {
 	out := t.TempDir()
 	var stdout, progress bytes.Buffer
-	err := runMany(t.Context(), []string{"-sessions", "25", "-per-client", "10", "-idle", "1ms", "-out", out}, &stdout, &progress)
+	err := runMany(t.Context(), []string{"-sessions", "25", "-servers", "2", "-per-client", "10", "-idle", "1ms", "-out", out}, &stdout, &progress)
 	require.NoError(t, err, progress.String())
 	m, err := readMany(out)
 	require.NoError(t, err)
-	assert.Equal(t, 3, m.Clients)
+	assert.Equal(t, 2, m.Servers)
+	assert.Equal(t, 4, m.Clients)
 	assert.Empty(t, m.Limit)
 	for _, row := range manyRows {
 		assert.Contains(t, m.Figures, row.name)
@@ -107,7 +108,23 @@ func TestMany(t *testing.T) {
 	assert.Positive(t, m.Figures["resumed p50 s"])
 	assert.Equal(t, m.table(), stdout.String())
 
-	for _, args := range []string{"-sessions 0", "-per-client 20000", "more", "-nonsense"} {
+	for _, c := range []struct{ asked, servers, most, want, sessions int }{
+		{100_000, 0, 200_000, 1, 100_000},
+		{100_000, 0, 19_000, 6, 100_000},
+		{100_000, 0, 20_000, 5, 100_000},
+		{100_000, 5, 19_000, 5, 95_000},
+		{100_000, 1, 19_000, 1, 19_000},
+		{100_000, 8, 19_000, 8, 100_000},
+		{3, 8, 19_000, 3, 3},
+	} {
+		servers, sessions, err := manyOptions{sessions: c.asked, servers: c.servers}.fit(c.most)
+		require.NoError(t, err)
+		assert.Equal(t, []int{c.want, c.sessions}, []int{servers, sessions}, "%+v", c)
+	}
+	_, _, err = manyOptions{sessions: 1}.fit(0)
+	assert.Error(t, err)
+
+	for _, args := range []string{"-servers -1", "-sessions 0", "-per-client 20000", "more", "-nonsense"} {
 		assert.Error(t, runMany(t.Context(), strings.Fields(args), &stdout, &progress), args)
 	}
 	none, err := readMany(t.TempDir())
