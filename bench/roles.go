@@ -12,6 +12,9 @@ import (
 	"github.com/towline-mq/towline/transport/tcp"
 )
 
+// dialsAtOnce is how many sessions one client begins at once.
+const dialsAtOnce = 8
+
 // childPatience is how long one request to a child may take: its parent has a limit of its own.
 const childPatience = 5 * time.Minute
 
@@ -73,6 +76,7 @@ func (s *manyServer) accept() {
 // manyClient begins sessions, and notes when they have resumed.
 type manyClient struct {
 	addr string
+	up   chan struct{} // a token for each session that has begun
 
 	mu      sync.Mutex
 	conns   []*reconnect.Conn
@@ -82,7 +86,15 @@ type manyClient struct {
 }
 
 func (c *manyClient) event(conn *reconnect.Conn, e reconnect.Event) {
-	if e.Kind != reconnect.EventResumed {
+	switch e.Kind {
+	case reconnect.EventConnected:
+		select {
+		case c.up <- struct{}{}:
+		default: // the server has lost one, and another has begun in its place
+		}
+		return
+	case reconnect.EventResumed:
+	default:
 		return
 	}
 	c.mu.Lock()
@@ -100,20 +112,22 @@ func (c *manyClient) do(q childRequest) (childReply, error) {
 	switch q.Do {
 	case "dial":
 		descriptors(uint64(q.Sessions + descriptorsKept))
-		c.seen, c.got = map[*reconnect.Conn]bool{}, newCounter()
+		c.seen, c.got, c.up = map[*reconnect.Conn]bool{}, newCounter(), make(chan struct{}, q.Sessions)
 		o := &reconnect.DialOptions{SessionOptions: reconnect.SessionOptions{OnEvent: c.event}}
-		return childReply{}, share(q.Sessions, 32, func(n int) error {
-			for range n {
-				conn, err := reconnect.Dial(ctx, tcp.Dialer{Addr: c.addr, LocalAddr: q.From}, o)
-				if err != nil {
-					return err
-				}
-				c.mu.Lock()
-				c.conns = append(c.conns, conn)
-				c.mu.Unlock()
+		for i := range q.Sessions + dialsAtOnce { // Open goes on where a machine that is busy takes its time
+			if i < q.Sessions {
+				c.conns = append(c.conns, reconnect.Open(tcp.Dialer{Addr: c.addr, LocalAddr: q.From}, o))
 			}
-			return nil
-		})
+			if i < dialsAtOnce {
+				continue
+			}
+			select {
+			case <-c.up:
+			case <-ctx.Done():
+				return childReply{}, fmt.Errorf("%d of %d sessions have begun: %w", i-dialsAtOnce, q.Sessions, ctx.Err())
+			}
+		}
+		return childReply{}, nil
 	case "resumed":
 		if err := c.got.wait(ctx, q.Sessions); err != nil {
 			return childReply{}, fmt.Errorf("%d of %d sessions resumed: %w", c.got.n.Load(), q.Sessions, err)
