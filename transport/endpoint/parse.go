@@ -20,6 +20,14 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("bad address %q: %s; a good one is %s", e.URL, e.Problem, e.Example)
 }
 
+// shown is ip for an example, which has to be a good one: an example of a bad one would have a bad one, for ever.
+func shown(ip netip.Addr) string {
+	if ip.Zone() != "" && !goodHost(ip.Zone()) {
+		ip = ip.WithZone("")
+	}
+	return ip.String()
+}
+
 // newError shows the example, which is a guess from s, only if it is good.
 func newError(s, problem, example string) *Error {
 	if _, err := Parse(example); err != nil {
@@ -108,11 +116,11 @@ func parseHostPort(s, scheme, rest string) (URL, error) {
 	host, port, err := net.SplitHostPort(hostPort)
 	if err != nil {
 		if ip, err := netip.ParseAddr(strings.Trim(hostPort, "[]")); err == nil {
-			return bad("the port is missing", net.JoinHostPort(ip.String(), "7000"))
+			return bad("the port is missing", net.JoinHostPort(shown(ip), "7000"))
 		}
 		if i := strings.LastIndexByte(hostPort, ':'); i >= 0 {
 			if ip, err := netip.ParseAddr(hostPort[:i]); err == nil && goodPort(hostPort[i+1:]) {
-				return bad("an IPv6 address stands in brackets", net.JoinHostPort(ip.String(), hostPort[i+1:]))
+				return bad("an IPv6 address stands in brackets", net.JoinHostPort(shown(ip), hostPort[i+1:]))
 			}
 			return bad("host and port cannot be told apart", example)
 		}
