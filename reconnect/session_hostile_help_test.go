@@ -378,6 +378,13 @@ func (c *client) note(to *[]time.Duration, start time.Time) {
 	*to = append(*to, time.Since(start))
 }
 
+// served is whether the session has had a round trip, and a new one has come and gone.
+func (c *client) served() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.trips) > 0 && len(c.calls) > 0
+}
+
 // leave ends the client: it has lost nothing.
 func (c *client) leave() {
 	close(c.stop)
