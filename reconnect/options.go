@@ -55,8 +55,9 @@ type SessionOptions struct {
 	// not acknowledged fills MaxWindow.
 	AckConsumed bool
 
-	// PingAfter is the silence after which the peer is asked whether it is there. After twice that the connection is
-	// given up. Both are halved while something is unconfirmed. 0: DefaultPingAfter. Less than 20 ms: 20 ms.
+	// PingAfter is the silence after which a dialer asks whether the peer is there; a listener asks a quarter later, so
+	// that one question does for both. After twice PingAfter the connection is given up. While something is unconfirmed
+	// all of these are half as long. 0: DefaultPingAfter. Less than 20 ms: 20 ms.
 	PingAfter time.Duration
 
 	// OnEvent is told what happens to the session, one event after the other, from a goroutine that belongs to nobody

@@ -333,14 +333,14 @@ var mutants = []mutant{
 	{
 		name: "death-not-noticed", file: alive, breaks: "D2, R-132: missed death",
 		bug: "A connection that was asked for a sign of life and stays silent is waited for.",
-		old: "	if !s.pinged && s.answered() {\n		return last + ping, ping\n	}\n	return last + 2*ping, ping\n",
-		new: "	if !s.pinged && s.answered() {\n		return last + ping, ping\n	}\n	if s.answered() {\n		return last + 1e6*ping, ping\n	}\n	return last + 2*ping, ping\n",
+		old: "		ask = dead\n",
+		new: "		if s.answered() {\n			dead = last + 1e6*ping\n		}\n		ask = dead\n",
 	},
 	{
 		name: "ping-never-sent", file: alive, breaks: "D2, R-132: false death",
 		bug: "PING is not sent when it is due, so that an idle connection is taken for dead.",
-		old: "	case first:\n		s.pingDue, s.pinged = true, true\n",
-		new: "	case first:\n		s.pinged = true\n",
+		old: "	case ask < end:\n		s.pingDue, s.pinged = true, true\n",
+		new: "	case ask < end:\n		s.pinged = true\n",
 	},
 	{
 		name: "pong-never-sent", file: input, breaks: "D2, R-134: false death",
@@ -350,9 +350,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "given-up-too-early", file: alive, breaks: "D2, R-132: false death",
-		bug: "A connection is given up soon after the PING, not as long after it as before it.",
-		old: "	return last + 2*ping, ping\n}\n\n// Deadline",
-		new: "	return last + ping + ping/8, ping\n}\n\n// Deadline",
+		bug: "A connection is given up soon after the PING, not at the end of the second interval.",
+		old: "		ask = dead\n",
+		new: "		dead = last + ping + ping/2\n		ask = dead\n",
 	},
 	{
 		name: "parts-are-no-life", file: input, breaks: "D2, R-132: false death",

@@ -535,7 +535,7 @@ func (t *exTurn) step(o exOp) error {
 		return t.tick(o.side)
 	case exOpSilence:
 		a := t.own(o.side)
-		at, _ := a.s.silentAt()
+		at, _ := a.s.silence()
 		ack := a.s.recv.ackAt
 		a.s.recv.ackAt = 0 // that it fires too is another path
 		if a.s.Tick(at) {

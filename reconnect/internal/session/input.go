@@ -148,6 +148,9 @@ func (s *Session) Control(now time.Duration, frame []byte) error {
 	if err != nil {
 		return s.Bad(err)
 	}
+	if c.Kind == KindPing && !s.unconfirmed() && now-s.lastRead > s.cfg.PingAfter/4*3 {
+		s.narrow() // as when this side asks: on a quiet connection it is the dialer that does
+	}
 	if c.Kind != KindPing || !s.unconfirmed() {
 		s.sign(now) // who asks has heard nothing for a while: not what is unconfirmed, either
 	}

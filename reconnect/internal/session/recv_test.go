@@ -81,7 +81,7 @@ func TestWindow(t *testing.T) {
 	require.EqualValues(t, 4*w, p.l.Stats().Window)
 
 	p.settle()
-	p.tick(p.l, p.l.cfg.PingAfter)
+	p.tick(p.l, asks(p.l, p.l.cfg.PingAfter))
 	require.EqualValues(t, w, p.l.Stats().Window, "idle")
 	fill()
 	fill()

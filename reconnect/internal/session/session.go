@@ -19,8 +19,8 @@ type Config struct {
 	// Consumed: datagrams are acknowledged when the application has finished with them.
 	Consumed bool
 
-	// PingAfter of silence a PING is sent, after twice of it the connection is dead; half of both while anything is
-	// unconfirmed.
+	// PingAfter of silence a dialer sends a PING, and a listener a quarter later; after twice of it the connection is dead.
+	// Half of each while anything is unconfirmed.
 	PingAfter time.Duration
 	// AckDelay bounds how long an acknowledgement waits.
 	AckDelay time.Duration

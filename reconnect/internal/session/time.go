@@ -18,13 +18,19 @@ func (s *Session) alive() (last, ping time.Duration) {
 	return s.lastRead, s.cfg.PingAfter
 }
 
-// silentAt returns when the silence has to be broken by a PING, or has been too long.
-func (s *Session) silentAt() (at, ping time.Duration) {
+// silence returns when it has to be broken by a PING, and when it has been too long. There is one time for both where
+// there is nothing to ask any more. A listener asks a quarter later than a dialer, so that on a quiet connection one of
+// them asks and both hear.
+func (s *Session) silence() (ask, dead time.Duration) {
 	last, ping := s.alive()
-	if !s.pinged && s.answered() {
-		return last + ping, ping
+	ask, dead = last+ping, last+2*ping
+	switch {
+	case s.pinged || !s.answered():
+		ask = dead
+	case s.role == Listener:
+		ask += ping / 4
 	}
-	return last + 2*ping, ping
+	return ask, dead
 }
 
 // Deadline returns when to call Tick, if ever. It may come earlier after any other call, Read included: what has come in
@@ -33,7 +39,7 @@ func (s *Session) Deadline() (time.Duration, bool) {
 	if !s.state.attached() {
 		return 0, false
 	}
-	at, _ := s.silentAt()
+	at, _ := s.silence()
 	if s.recv.ackAt != 0 {
 		at = min(at, s.recv.ackAt)
 	}
@@ -56,14 +62,13 @@ func (s *Session) Tick(now time.Duration) (dead bool) {
 		s.partialAt = 0
 		s.ackDue = true
 	}
-	at, ping := s.silentAt()
-	first := !s.pinged && s.answered()
-	switch late := now - at; {
-	case late < 0:
-	case late > lateTimer, first && late >= ping:
+	ask, end := s.silence()
+	switch {
+	case now < ask:
+	case now-ask > lateTimer, ask < end && now >= end:
 		s.lastRead = now // it was this machine that slept
 		s.pingDue, s.pinged = s.answered(), true
-	case first:
+	case ask < end:
 		s.pingDue, s.pinged = true, true
 		if !s.unconfirmed() {
 			s.narrow()

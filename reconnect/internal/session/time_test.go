@@ -27,17 +27,40 @@ func (p *pair) tick(s *Session, d time.Duration) (dead bool) {
 	return dead
 }
 
+// asks is when s asks a peer that has been silent, if a dialer asks after that long.
+func asks(s *Session, dialer time.Duration) time.Duration {
+	if s.role == Listener {
+		return dialer + dialer/4
+	}
+	return dialer
+}
+
 func TestR132Idle(t *testing.T) {
 	both(t, func(t *testing.T, p *pair, s *Session) {
-		require.Equal(t, 5*time.Second, p.next(s))
-		require.False(t, p.tick(s, 5*time.Second-1))
+		ask := asks(s, 5*time.Second)
+		require.Equal(t, ask, p.next(s))
+		require.False(t, p.tick(s, ask-1))
 		require.False(t, s.Pulls())
 		require.False(t, p.tick(s, 1))
 		require.Equal(t, []Kind{KindPing}, kindsOf(p.pull(s)))
-		require.Equal(t, 5*time.Second, p.next(s))
-		require.False(t, p.tick(s, 5*time.Second-1))
+		require.Equal(t, 10*time.Second-ask, p.next(s))
+		require.False(t, p.tick(s, 10*time.Second-ask-1))
 		require.True(t, p.tick(s, 1))
 	})
+}
+
+// On a quiet connection only the dialer asks, and both hear.
+func TestR132OneQuestion(t *testing.T) {
+	p := livePair(t)
+	for range 100 {
+		require.False(t, p.tick(p.d, 5*time.Second))
+		require.False(t, p.l.Tick(p.now))
+		require.False(t, p.l.Pulls())
+		p.forth()
+		p.back()
+		require.Equal(t, 5*time.Second, p.next(p.d))
+		require.Equal(t, 6250*time.Millisecond, p.next(p.l))
+	}
 }
 
 func TestR132Unconfirmed(t *testing.T) {
@@ -45,16 +68,17 @@ func TestR132Unconfirmed(t *testing.T) {
 		p.now += 4 * time.Second // of silence do not count against what is sent now
 		p.send(s, "x")
 		p.pull(s)
-		require.Equal(t, 2500*time.Millisecond, p.next(s))
-		require.False(t, p.tick(s, 2500*time.Millisecond))
+		ask := asks(s, 2500*time.Millisecond)
+		require.Equal(t, ask, p.next(s))
+		require.False(t, p.tick(s, ask))
 		require.Equal(t, []Kind{KindPing}, kindsOf(p.pull(s)))
-		require.Equal(t, 2500*time.Millisecond, p.next(s))
-		require.True(t, p.tick(s, 2500*time.Millisecond))
+		require.Equal(t, 5*time.Second-ask, p.next(s))
+		require.True(t, p.tick(s, 5*time.Second-ask))
 	})
 	both(t, func(t *testing.T, p *pair, s *Session) {
 		p.now += 4 * time.Second
 		s.Finish(p.now) // waits for its acknowledgement too
-		require.Equal(t, 2500*time.Millisecond, p.next(s))
+		require.Equal(t, asks(s, 2500*time.Millisecond), p.next(s))
 	})
 	both(t, func(t *testing.T, p *pair, s *Session) {
 		p.send(s, "x")
@@ -62,31 +86,32 @@ func TestR132Unconfirmed(t *testing.T) {
 		p.pull(s)
 		p.now += 2 * time.Second
 		require.NoError(t, p.hear(s, Control{Kind: KindAck}, func(st *Status) { st.Received = Position{1, 9} }))
-		require.Equal(t, 2500*time.Millisecond, p.next(s), "an acknowledgement is progress")
+		require.Equal(t, asks(s, 2500*time.Millisecond), p.next(s), "an acknowledgement is progress")
 		p.now += time.Second
 		require.NoError(t, p.hear(s, Control{Kind: KindAck}, func(st *Status) { st.Received = Position{2, 18} }))
-		require.Equal(t, 5*time.Second, p.next(s), "nothing is unconfirmed")
+		require.Equal(t, asks(s, 5*time.Second), p.next(s), "nothing is unconfirmed")
 	})
 	both(t, func(t *testing.T, p *pair, s *Session) {
 		p.send(s, "x")
 		require.NoError(t, p.hear(s, Control{Kind: KindStop}, nil))
-		require.Equal(t, 5*time.Second, p.next(s), "nothing will be confirmed")
+		require.Equal(t, asks(s, 5*time.Second), p.next(s), "nothing will be confirmed")
 	})
 }
 
 func TestR132AnyByte(t *testing.T) {
 	both(t, func(t *testing.T, p *pair, s *Session) {
-		require.False(t, p.tick(s, 5*time.Second))
+		ask := asks(s, 5*time.Second)
+		require.False(t, p.tick(s, ask))
 		p.pull(s)
-		p.now += 5*time.Second - 1
+		p.now += 10*time.Second - ask - 1
 		require.NoError(t, p.hear(s, Control{Kind: KindPing}, nil))
 		p.pull(s)
 		require.False(t, p.tick(s, 1))
-		require.Equal(t, 5*time.Second-1, p.next(s))
+		require.Equal(t, ask-1, p.next(s))
 		s.Read(p.now, false) // a part of a frame
 		p.tick(s, time.Second)
 		p.pull(s)
-		require.Equal(t, 4*time.Second, p.next(s))
+		require.Equal(t, ask-time.Second, p.next(s))
 	})
 }
 
@@ -98,9 +123,10 @@ func TestR132PingIsNoSign(t *testing.T) {
 		p.now += 2 * time.Second
 		require.NoError(t, p.hear(s, Control{Kind: KindPing}, nil))
 		p.pull(s)
-		require.False(t, p.tick(s, 500*time.Millisecond))
+		ask := asks(s, 2500*time.Millisecond)
+		require.False(t, p.tick(s, ask-2*time.Second))
 		require.Equal(t, []Kind{KindPing}, kindsOf(p.pull(s)))
-		require.True(t, p.tick(s, 2500*time.Millisecond))
+		require.True(t, p.tick(s, 5*time.Second-ask))
 	})
 }
 
@@ -110,9 +136,10 @@ func TestR132LateTimer(t *testing.T) {
 		dead bool
 	}{{time.Second, true}, {time.Second + 1, false}, {time.Hour, false}} {
 		both(t, func(t *testing.T, p *pair, s *Session) {
-			p.tick(s, 5*time.Second)
+			ask := asks(s, 5*time.Second)
+			p.tick(s, ask)
 			p.pull(s)
-			require.Equal(t, c.dead, p.tick(s, 5*time.Second+c.late))
+			require.Equal(t, c.dead, p.tick(s, 10*time.Second-ask+c.late))
 			if c.dead {
 				return
 			}
@@ -127,7 +154,7 @@ func TestR132LateTimer(t *testing.T) {
 			both(t, func(t *testing.T, p *pair, s *Session) {
 				p.send(s, "x")
 				p.pull(s)
-				require.False(t, p.tick(s, 2500*time.Millisecond+late))
+				require.False(t, p.tick(s, asks(s, 2500*time.Millisecond)+late))
 				require.Equal(t, []Kind{KindPing}, kindsOf(p.pull(s)))
 				require.Equal(t, 5*time.Second, p.next(s))
 			})
@@ -178,14 +205,14 @@ func TestR133PartialFrames(t *testing.T) {
 			require.False(t, p.tick(s, 500*time.Millisecond))
 			require.Equal(t, []Kind{KindAck}, kindsOf(p.pull(s)))
 		}
-		require.Equal(t, 4500*time.Millisecond, p.next(s), "no part, no ACK")
+		require.Equal(t, asks(s, 5*time.Second)-500*time.Millisecond, p.next(s), "no part, no ACK")
 
 		// What is sent anyway says the same.
 		s.Read(p.now, false)
 		p.now += 900 * time.Millisecond
 		p.send(s, "x")
 		p.pull(s)
-		require.Equal(t, 2500*time.Millisecond, p.next(s), "the next is PING")
+		require.Equal(t, asks(s, 2500*time.Millisecond), p.next(s), "the next is PING")
 		s.Read(p.now, false)
 		require.Equal(t, time.Second, p.next(s))
 	})
@@ -232,7 +259,7 @@ func TestR134Ping(t *testing.T) {
 		require.Equal(t, []Kind{KindPong, kindData}, kindsOf(fs), "before the data")
 		require.EqualValues(t, 6, fs[0].control(t).Token, "the last")
 
-		p.tick(s, 2500*time.Millisecond)
+		p.tick(s, asks(s, 2500*time.Millisecond))
 		ping := p.pull(s)[0].control(t)
 		require.Equal(t, KindPing, ping.Kind)
 		pong := func(token uint64) { require.NoError(t, p.hear(s, Control{Kind: KindPong, Token: token}, nil)) }
@@ -293,11 +320,28 @@ func TestFlush(t *testing.T) {
 }
 
 func TestIdleShrinks(t *testing.T) {
-	both(t, func(t *testing.T, p *pair, s *Session) {
-		s.recv.window, s.recv.reserved = s.cfg.MaxWindow, s.cfg.MaxWindow
-		p.tick(s, 5*time.Second)
+	wide := func(s *Session) { s.recv.window, s.recv.reserved = s.cfg.MaxWindow, s.cfg.MaxWindow }
+	narrow := func(t *testing.T, s *Session) {
 		require.Equal(t, s.cfg.MinWindow, s.recv.window)
 		require.Equal(t, max(s.recv.window, s.recv.credit), s.recv.reserved)
+	}
+	t.Run("that asks", func(t *testing.T) {
+		both(t, func(t *testing.T, p *pair, s *Session) {
+			wide(s)
+			p.tick(s, asks(s, 5*time.Second))
+			narrow(t, s)
+		})
+	})
+	t.Run("that is asked", func(t *testing.T) {
+		both(t, func(t *testing.T, p *pair, s *Session) {
+			wide(s)
+			p.now += 3 * time.Second
+			require.NoError(t, p.hear(s, Control{Kind: KindPing}, nil))
+			require.Equal(t, s.cfg.MaxWindow, s.recv.window, "Flush asks as well")
+			p.now += 5 * time.Second
+			require.NoError(t, p.hear(s, Control{Kind: KindPing}, nil))
+			narrow(t, s)
+		})
 	})
 }
 
