@@ -1,6 +1,7 @@
 package session
 
 import (
+	"math"
 	"time"
 
 	"github.com/towline-mq/towline/datagram"
@@ -137,7 +138,8 @@ func (s *Session) widen() {
 	if r.reserved > r.window {
 		s.giveBack()
 	}
-	if want := s.mayGrant(); want > r.credit && want-r.credit >= r.window/4 {
+	// The last of it, at the end of all counting, may be less than a quarter: it is said as well.
+	if want := s.mayGrant(); want > r.credit && (want-r.credit >= r.window/4 || want == math.MaxUint64) {
 		s.ackDue = true
 	}
 }
