@@ -44,6 +44,7 @@ const (
 	sixteen  = "16 senders"  // goroutines that send on one connection; one receives
 	lent     = "Each"        // as single, received by Reader.Each, whose payloads are lent for a call
 	lentMany = "batch, Each" // as batch, likewise
+	kept     = "kept"        // the floor, where each message gets memory of its own
 	released = "released"    // as single, and the receiver gives each payload's memory back (datagram.Release)
 )
 

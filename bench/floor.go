@@ -18,14 +18,26 @@ func putHeader(h *[headerSize]byte, size int) {
 // sizeIn returns the length of the payload that a header tells of.
 func sizeIn(h []byte) int { return int(binary.BigEndian.Uint32(h)) - 4 }
 
-// floorPipe is what the machine can do.
-func (s *secrets) floorPipe(ctx context.Context, transport string, size int) (*pipe, error) {
+// floorPipe is what the machine can do. The receiver reads all messages into the same memory, or, if they are its to keep,
+// as those of Receive are, each into memory of its own, cut from slabs of 64 KiB.
+func (s *secrets) floorPipe(ctx context.Context, transport string, size int, keep bool) (*pipe, error) {
 	c, a, err := s.rawPair(ctx, transport)
 	if err != nil {
 		return nil, err
 	}
 	w, r := bufio.NewWriterSize(c, 64<<10), bufio.NewReaderSize(a, 64<<10)
 	out, in := payload(size), make([]byte, size)
+	var slab []byte
+	place := func() []byte {
+		if !keep {
+			return in
+		}
+		if len(slab) < size {
+			slab = make([]byte, max(64<<10, size))
+		}
+		in, slab = slab[:size:size], slab[size:]
+		return in
+	}
 	return &pipe{
 		send: func(_ context.Context, n int) error {
 			var h [headerSize]byte
@@ -50,7 +62,7 @@ func (s *secrets) floorPipe(ctx context.Context, transport string, size int) (*p
 				if got != size {
 					return wrongSize(got, size)
 				}
-				if _, err := io.ReadFull(r, in[:got]); err != nil {
+				if _, err := io.ReadFull(r, place()); err != nil {
 					return err
 				}
 			}

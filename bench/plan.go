@@ -75,10 +75,10 @@ func (s *secrets) troubles(quick bool) []bench {
 
 // oneWayOf lists the floor and Towline, on one transport, with messages of one size.
 func (s *secrets) oneWayOf(on string, size int, quick bool) []bench {
-	all := []bench{{
-		key{oneWay, floor, on, "", size},
-		measureOneWay(func(ctx context.Context) (*pipe, error) { return s.floorPipe(ctx, on, size) }),
-	}}
+	all := []bench{
+		{key{oneWay, floor, on, "", size}, measureOneWay(func(ctx context.Context) (*pipe, error) { return s.floorPipe(ctx, on, size, false) })},
+		{key{oneWay, floor, on, kept, size}, measureOneWay(func(ctx context.Context) (*pipe, error) { return s.floorPipe(ctx, on, size, true) })},
+	}
 	modes := []string{single, batch, sixteen, lent, lentMany}
 	if size == 64<<10 {
 		modes = append(modes, released)

@@ -57,6 +57,9 @@ func (s set) checks() []check {
 	ofFloor := func(on, mode string, size int) float64 {
 		return s.ratio(one(session, on, mode, size), one(floor, on, "", size), rate)
 	}
+	ofKept := func(on string, size int) float64 {
+		return s.ratio(one(session, on, single, size), one(floor, on, kept, size), rate)
+	}
 	ofPeer := func(size int) (string, float64) {
 		best, ok := s.bestPeer(size)
 		if !ok {
@@ -73,6 +76,7 @@ func (s set) checks() []check {
 	for _, l := range least {
 		add(check{what: sizeName(l.size) + " one way, tcp, beside the floor", value: ofFloor("tcp", single, l.size), atLeast: l.floor, unit: " ×"})
 		add(check{what: "the same, received by Each", value: ofFloor("tcp", lent, l.size), atLeast: l.floor, unit: " ×"})
+		add(check{what: "by Receive, beside a floor whose payloads are kept, too", value: ofKept("tcp", l.size), atLeast: l.floor, unit: " ×"})
 		name, v := ofPeer(l.size)
 		add(check{what: sizeName(l.size) + " one way, tcp, beside " + name, value: v, atLeast: l.peer, unit: " ×"})
 	}
@@ -86,6 +90,7 @@ func (s set) checks() []check {
 			}
 			add(check{what: fmt.Sprintf("%s one way, %s, beside its floor", sizeName(size), on), value: ofFloor(on, single, size), atLeast: least, unit: " ×"})
 			add(check{what: "the same, received by Each", value: ofFloor(on, lent, size), atLeast: least, unit: " ×"})
+			add(check{what: "by Receive, beside a floor whose payloads are kept, too", value: ofKept(on, size), atLeast: least, unit: " ×"})
 		}
 	}
 	rt := func(subject string) key { return key{roundTrip, subject, "tcp", "", tiny} }
