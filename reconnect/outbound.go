@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/towline-mq/towline/datagram"
+	"github.com/towline-mq/towline/internal/trywrite"
 )
 
 const (
@@ -23,7 +24,7 @@ const (
 // Invariants: accepted >= written. While writing is false, back is empty, and so is front.
 type outbound struct {
 	p   *plain
-	try tryWriter // nil where a write without waiting cannot be had
+	try trywrite.Writer // nil where a write without waiting cannot be had
 
 	mu       sync.Mutex
 	front    *datagram.Buffer
@@ -50,7 +51,7 @@ func (o *outbound) init(p *plain, codec *datagram.Options, size int) {
 	}
 	o.p = p
 	o.refusing = make(chan struct{})
-	o.try = newTryWriter(p.nc)
+	o.try = trywrite.New(p.nc)
 	o.front, o.back = datagram.NewBuffer(codec), datagram.NewBuffer(codec)
 	o.half = max(size/2, 1)
 }
@@ -176,7 +177,7 @@ func (o *outbound) start() {
 		}
 	}
 	o.mu.Unlock()
-	if err != nil && !errors.Is(err, errWouldBlock) {
+	if err != nil && !errors.Is(err, trywrite.ErrWouldBlock) {
 		o.p.fail(err)
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/towline-mq/towline/datagram"
+	"github.com/towline-mq/towline/internal/trywrite"
 	"github.com/towline-mq/towline/reconnect/internal/session"
 )
 
@@ -80,7 +81,7 @@ func (c clock) now() time.Duration { return time.Since(c.start) + 1 } // never 0
 // link is one connection of a session.
 type link struct {
 	nc        net.Conn
-	try       tryWriter        // nil where a write without waiting cannot be had
+	try       trywrite.Writer  // nil where a write without waiting cannot be had
 	dec       *datagram.Reader // of who has the turn
 	vec       net.Buffers      // the writer's
 	out       session.Out      // likewise: of who has set sess.writing
@@ -97,7 +98,7 @@ type link struct {
 func newLink(nc net.Conn, dec *datagram.Reader) *link {
 	dec.Idle()
 	return &link{
-		nc: nc, try: newTryWriter(nc), dec: dec, deadlines: nc.SetReadDeadline(time.Time{}) == nil,
+		nc: nc, try: trywrite.New(nc), dec: dec, deadlines: nc.SetReadDeadline(time.Time{}) == nil,
 		gone: make(chan struct{}), turns: turns{back: make(chan struct{}, 1)},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/towline-mq/towline/internal/trywrite"
 	"github.com/towline-mq/towline/reconnect/internal/session"
 )
 
@@ -57,7 +58,7 @@ func (s *sess) writeMine(l *link) {
 	s.m.Pull(s.clock.now(), &l.out)
 	s.flows()
 	s.mu.Unlock()
-	rest, err := l.try.writeVec(l.out.Vec)
+	rest, err := l.try.WriteVec(l.out.Vec)
 	if err == nil {
 		s.mu.Lock()
 		s.m.Wrote()
@@ -68,7 +69,7 @@ func (s *sess) writeMine(l *link) {
 		s.mu.Unlock()
 		return
 	}
-	if !errors.Is(err, errWouldBlock) {
+	if !errors.Is(err, trywrite.ErrWouldBlock) {
 		s.failed(l, err)
 		return
 	}

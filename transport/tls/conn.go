@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/towline-mq/towline/internal/trywrite"
 )
 
 const (
@@ -39,7 +41,7 @@ type Conn struct {
 var errTruncated = fmt.Errorf("tls: the connection ended without close_notify: %w", io.ErrUnexpectedEOF)
 
 func newConn(raw net.Conn, cfg *tls.Config, role func(net.Conn, *tls.Config) *tls.Conn) *Conn {
-	w := &wire{Conn: raw}
+	w := &wire{Conn: raw, try: trywrite.New(raw)}
 	return &Conn{tls: role(w, cfg), wire: w}
 }
 
@@ -87,7 +89,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	defer c.writing.Unlock()
 	for {
 		if c.writeDeadlinePassed() {
-			return n, &net.OpError{Op: "write", Net: c.wire.LocalAddr().Network(), Source: c.wire.LocalAddr(), Addr: c.wire.RemoteAddr(), Err: os.ErrDeadlineExceeded}
+			return n, c.tooLate()
 		}
 		if err := c.wire.resume(); err != nil {
 			return n, err
@@ -104,6 +106,44 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 			return n, nil
 		}
 	}
+}
+
+// TryWrite writes as much of p as goes without waiting: when the connection takes no more, or another Write is under way,
+// n < len(p) with a nil error. The n bytes have been taken: what of them the connection does not take yet goes out when it
+// does, before the bytes of the next Write, and at the latest at Close. Errors are those of Write.
+//
+// TLS over what is neither a TCP nor a Unix socket, nor has a TryWrite of its own, takes nothing.
+func (c *Conn) TryWrite(p []byte) (n int, err error) {
+	if c.wire.try == nil || !c.writing.TryLock() {
+		return 0, nil
+	}
+	if c.writeDeadlinePassed() {
+		c.writing.Unlock()
+		return 0, c.tooLate()
+	}
+	c.wire.hurry()
+	for n < len(p) {
+		if err = c.wire.resume(); err != nil {
+			break
+		}
+		var m int
+		m, err = c.tls.Write(p[n:min(len(p), n+writePiece)])
+		if n += m; err != nil {
+			break
+		}
+	}
+	if errors.Is(err, trywrite.ErrWouldBlock) {
+		err = nil
+	}
+	if !c.wire.calm() {
+		c.writing.Unlock()
+		return n, err
+	}
+	go func() { // whoever writes next waits for it
+		defer c.writing.Unlock()
+		_ = c.wire.resume() // the next Write has the error too
+	}()
+	return n, err
 }
 
 // CloseWrite tells the peer, by close_notify, that nothing more will be written; the peer's Read returns io.EOF, and
@@ -147,6 +187,11 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	}
 	c.writeDeadline = t
 	return nil
+}
+
+// tooLate is the error of a write after its deadline.
+func (c *Conn) tooLate() error {
+	return &net.OpError{Op: "write", Net: c.wire.LocalAddr().Network(), Source: c.wire.LocalAddr(), Addr: c.wire.RemoteAddr(), Err: os.ErrDeadlineExceeded}
 }
 
 func (c *Conn) writeDeadlinePassed() bool {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+
+	"github.com/towline-mq/towline/internal/trywrite"
 )
 
 // maxRest bounds what a wire keeps. One Write's piece makes some 17 KiB of it; the rest is room for what crypto/tls
@@ -15,7 +17,7 @@ const maxRest = 64 << 10
 
 // wire lies between crypto/tls and the connection. A write that meets its deadline leaves a part of a record behind,
 // after which crypto/tls gives the connection up. A wire keeps that part instead, tells crypto/tls that all is well,
-// and sends it before anything else later on.
+// and sends it before anything else later on. The same makes writes possible that do not wait.
 //
 // Invariant: bytes reach the connection in the order in which crypto/tls wrote them, none twice, none left out.
 //
@@ -26,9 +28,13 @@ type wire struct {
 
 	ended atomic.Bool // Read has returned io.EOF
 
-	mu   sync.Mutex
-	rest []byte // taken from crypto/tls, not yet by the connection
-	cut  error  // the timeout that made or kept rest; nil if there is none
+	// try is nil if the connection has no write that does not wait.
+	try trywrite.Writer
+
+	mu     sync.Mutex
+	noWait bool   // Write takes all, and keeps what the connection does not take at once
+	rest   []byte // taken from crypto/tls, not yet by the connection
+	cut    error  // why there is a rest, a timeout or trywrite.ErrWouldBlock; nil if there is none
 }
 
 func (w *wire) Read(p []byte) (int, error) {
@@ -45,10 +51,11 @@ func (w *wire) Write(p []byte) (int, error) {
 	n := 0
 	err := w.flush()
 	if err == nil {
-		n, err = w.Conn.Write(p)
+		n, err = w.out().Write(p)
 	}
 	// Not by Timeout(): ETIMEDOUT, the system's word that the peer is gone, answers true to that too.
-	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || len(w.rest)+len(p)-n > maxRest {
+	whole := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, trywrite.ErrWouldBlock)
+	if err == nil || !whole || len(w.rest)+len(p)-n > maxRest {
 		return n, err
 	}
 	w.rest = append(w.rest, p[n:]...)
@@ -56,14 +63,37 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// resume sends what an earlier write left, within the present deadline.
+// out is where writes go. mu is held.
+func (w *wire) out() io.Writer {
+	if w.noWait {
+		return w.try
+	}
+	return w.Conn
+}
+
+// hurry: from now on no write waits, until calm.
+func (w *wire) hurry() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.noWait = true
+}
+
+// calm ends what hurry began, and reports whether something is held back.
+func (w *wire) calm() (held bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.noWait = false
+	return len(w.rest) > 0
+}
+
+// resume sends what an earlier write left, within the present deadline if it waits.
 func (w *wire) resume() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.flush()
 }
 
-// cutShort returns the timeout that holds back what was written, if any.
+// cutShort says why what was written is held back, if it is.
 func (w *wire) cutShort() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -74,7 +104,7 @@ func (w *wire) flush() error {
 	if len(w.rest) == 0 {
 		return nil
 	}
-	n, err := w.Conn.Write(w.rest)
+	n, err := w.out().Write(w.rest)
 	if w.rest = w.rest[n:]; len(w.rest) == 0 {
 		w.rest, w.cut = nil, nil // a connection that was slow once need not hold memory for it
 	}

@@ -1,6 +1,6 @@
 //go:build unix && !(linux || darwin || openbsd)
 
-package reconnect
+package trywrite
 
 import "errors"
 

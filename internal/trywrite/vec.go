@@ -1,6 +1,6 @@
 //go:build linux || darwin || openbsd
 
-package reconnect
+package trywrite
 
 import "golang.org/x/sys/unix"
 

@@ -1,6 +1,6 @@
 //go:build unix
 
-package reconnect
+package trywrite
 
 import (
 	"errors"
@@ -8,9 +8,8 @@ import (
 	"syscall"
 )
 
-// socketWriter writes to a socket once, without waiting. Only the goroutine that holds outbound.writing, or
-// sess.writing, uses it.
-type socketWriter struct {
+// socket writes to a socket once, without waiting.
+type socket struct {
 	raw   syscall.RawConn
 	write func(fd uintptr) bool // made once: a closure for each write would be an allocation
 
@@ -20,12 +19,12 @@ type socketWriter struct {
 	err error
 }
 
-func newSocketWriter(nc syscall.Conn) tryWriter {
+func newSocket(nc syscall.Conn) Writer {
 	raw, err := nc.SyscallConn()
 	if err != nil {
 		return nil
 	}
-	w := &socketWriter{raw: raw}
+	w := &socket{raw: raw}
 	w.write = func(fd uintptr) bool {
 		for {
 			if w.vec != nil {
@@ -41,13 +40,13 @@ func newSocketWriter(nc syscall.Conn) tryWriter {
 	return w
 }
 
-// Write implements io.Writer, with errWouldBlock where the socket is full.
-func (w *socketWriter) Write(p []byte) (int, error) {
+// Write implements io.Writer, with ErrWouldBlock where the socket is full.
+func (w *socket) Write(p []byte) (int, error) {
 	w.p = p
 	return w.do(len(p))
 }
 
-func (w *socketWriter) writeVec(vec [][]byte) ([][]byte, error) {
+func (w *socket) WriteVec(vec [][]byte) ([][]byte, error) {
 	if !vectored || len(vec) == 1 {
 		return writeEach(w, vec)
 	}
@@ -61,18 +60,18 @@ func (w *socketWriter) writeVec(vec [][]byte) ([][]byte, error) {
 }
 
 // do makes the call, for size bytes.
-func (w *socketWriter) do(size int) (int, error) {
+func (w *socket) do(size int) (int, error) {
 	err := w.raw.Write(w.write)
 	w.p, w.vec = nil, nil
 	switch {
 	case err != nil:
 		return 0, err
 	case w.err == syscall.EAGAIN:
-		return 0, errWouldBlock
+		return 0, ErrWouldBlock
 	case w.err != nil:
 		return max(w.n, 0), os.NewSyscallError("write", w.err)
 	case w.n < size:
-		return w.n, errWouldBlock
+		return w.n, ErrWouldBlock
 	}
 	return w.n, nil
 }
