@@ -179,13 +179,20 @@ func (h *segments) bytes() []byte {
 	return b[:0]
 }
 
-// recycle takes what a simulation's connections had, when it is over.
+// recycle takes what a simulation's connections had, when it is over, as far as that is worth it: a long run must not
+// gather what no other simulation needs.
 func (h *segments) recycle(m *sim) {
+	keep := func(b []byte) {
+		if n := cap(b); n > 0 && n <= 1<<20 && len(h.bufs) < 32 {
+			h.bufs = append(h.bufs, b)
+		}
+	}
 	for _, c := range m.conns {
 		for i, l := range c.lanes {
-			h.bufs = append(h.bufs, l.q.buf, l.inbox.buf)
+			keep(l.q.buf)
+			keep(l.inbox.buf)
 			if e := c.ends[i]; e != nil {
-				h.bufs = append(h.bufs, e.copy)
+				keep(e.copy)
 			}
 		}
 	}
