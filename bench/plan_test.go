@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		// What rsocket-go is built on keeps goroutines for the whole process.
 		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*Pool).purgePeriodically"),
+		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*goWorker).run.func1"),
 	)
 }
 

@@ -275,8 +275,8 @@ var mutants = []mutant{
 	{
 		name: "credit-never-restated", file: take, test: "TestWindow", breaks: "D2, R-109: lost credit",
 		bug: "That the application has made room is not told to a peer that waits for it.",
-		old: "	if want := s.mayGrant(); want > r.credit && want-r.credit >= r.window/4 {\n		s.ackDue = true\n	}\n",
-		new: "",
+		old: "	if want := s.mayGrant(); want > r.credit && (want-r.credit >= r.window/4 || want == math.MaxUint64) {\n		s.ackDue = true\n	}\n",
+		new: "	_ = uint64(math.MaxUint64)\n",
 	},
 
 	// Lost sessions.
