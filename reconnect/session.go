@@ -3,6 +3,7 @@ package reconnect
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -78,6 +79,8 @@ type clock struct{ start time.Time }
 
 func (c clock) now() time.Duration { return time.Since(c.start) + 1 } // never 0
 
+func (c clock) at(t time.Time) time.Duration { return t.Sub(c.start) + 1 }
+
 // link is one connection of a session.
 type link struct {
 	nc        net.Conn
@@ -138,14 +141,23 @@ const (
 	ackDelay  = 25 * time.Millisecond
 )
 
+// phase is when in each interval the sessions of this process ask their peers: together, for it costs much less to wake up
+// once for a hundred of them, but not together with other processes.
+var phase = time.Duration(rand.Int64N(int64(time.Hour)))
+
 // arm sets the timer. mu is held.
 func (s *sess) arm() {
-	at, ok := s.m.Deadline()
-	if !ok || s.armed != 0 && s.armed <= at {
+	at, slack, ok := s.m.Deadline()
+	if !ok || s.armed != 0 && s.armed <= at+slack {
 		return
 	}
-	s.armed = at
-	d := at - s.clock.now()
+	now := time.Now()
+	d := at - s.clock.at(now)
+	if slack > 0 {
+		t := now.Add(d + phase)
+		d += slack - t.Sub(t.Truncate(slack))
+	}
+	s.armed = s.clock.at(now) + d
 	if s.timer == nil {
 		s.timer = time.AfterFunc(d, s.tick)
 		return
@@ -167,7 +179,7 @@ func (s *sess) tick() {
 	if s.m.Tick(s.clock.now()) {
 		s.lose(s.link, ErrNoAnswer)
 	}
-	s.settle(false)
+	s.settle(true)
 }
 
 // collect takes the machine's events. mu is held.

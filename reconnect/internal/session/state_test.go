@@ -268,7 +268,7 @@ func TestTransitions(t *testing.T) {
 				require.Equal(t, state, s.State())
 			}
 			require.False(t, s.state.attached())
-			_, ok = s.Deadline()
+			_, _, ok = s.Deadline()
 			require.False(t, ok)
 			require.False(t, s.Tick(1e18))
 

@@ -33,21 +33,28 @@ func (s *Session) silence() (ask, dead time.Duration) {
 	return ask, dead
 }
 
-// Deadline returns when to call Tick, if ever. It may come earlier after any other call, Read included: what has come in
-// is to be acknowledged.
-func (s *Session) Deadline() (time.Duration, bool) {
+// Deadline returns when to call Tick, if ever, and how much later will do as well: some time, where it is only about
+// asking a peer of whom nothing is wanted, so that who has many sessions may tick them together. Deadline may come earlier
+// after any other call, Read included: what has come in is to be acknowledged.
+func (s *Session) Deadline() (at, slack time.Duration, ok bool) {
 	if !s.state.attached() {
-		return 0, false
+		return 0, 0, false
 	}
-	at, _ := s.silence()
-	if s.recv.ackAt != 0 {
-		at = min(at, s.recv.ackAt)
+	at, dead := s.silence()
+	if at < dead && !s.unconfirmed() {
+		slack = min(s.cfg.PingAfter/64, maxSlack)
 	}
-	if s.partialAt != 0 {
-		at = min(at, s.partialAt)
+	if due := s.recv.ackAt; due != 0 && due < at {
+		at, slack = due, 0
 	}
-	return at, true
+	if due := s.partialAt; due != 0 && due < at {
+		at, slack = due, 0
+	}
+	return at, slack, true
 }
+
+// maxSlack is far less than the lateness by which a timer shows that the machine has slept.
+const maxSlack = lateTimer / 8
 
 // Tick does what is due, and reports whether the connection has to be given up as dead.
 func (s *Session) Tick(now time.Duration) (dead bool) {

@@ -11,7 +11,7 @@ import (
 
 // next returns when s wants to be called, from now on.
 func (p *pair) next(s *Session) time.Duration {
-	at, ok := s.Deadline()
+	at, _, ok := s.Deadline()
 	require.True(p.t, ok)
 	return at - p.now
 }
@@ -385,4 +385,35 @@ func TestNoSpin(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Only a question to a peer of whom nothing is wanted may wait a little for others.
+func TestSlack(t *testing.T) {
+	both(t, func(t *testing.T, p *pair, s *Session) {
+		slack := func() time.Duration {
+			_, slack, _ := s.Deadline()
+			return slack
+		}
+		require.Equal(t, 5*time.Second/64, slack())
+		require.NoError(t, p.data(s, "x"))
+		require.Zero(t, slack(), "an acknowledgement is due")
+		p.tick(s, 25*time.Millisecond)
+		p.pull(s)
+		require.Positive(t, slack())
+		s.Read(p.now, false)
+		require.Zero(t, slack(), "an ACK for a part of a frame is due")
+		p.tick(s, time.Second)
+		p.pull(s)
+		p.tick(s, asks(s, 5*time.Second))
+		require.Zero(t, slack(), "death is due")
+		p.pull(s)
+		require.NoError(t, p.hear(s, Control{Kind: KindPong}, nil))
+		require.Positive(t, slack())
+		p.send(s, "x")
+		require.Zero(t, slack(), "something is unconfirmed")
+		p.pull(s)
+		s.cfg.PingAfter = time.Hour
+		require.NoError(t, p.hear(s, Control{Kind: KindAck}, func(st *Status) { st.Received = Position{1, 9} }))
+		require.Equal(t, lateTimer/8, slack())
+	})
 }
