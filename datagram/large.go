@@ -8,6 +8,9 @@ import (
 // large gathers a frame that is too long to take memory for on the word of its header. It fills pooled segments
 // until less than maxAhead bytes are missing, then moves everything into one buffer of the frame's length, and the rest
 // is read straight into that.
+//
+// Invariant: have <= size + behind. The last read into a segment may bring the beginning of the next frame, for which the
+// frame's own buffer has room.
 type large struct {
 	size int // of the whole frame
 	have int
@@ -24,13 +27,16 @@ func newLarge(size int, begin []byte) *large {
 	return l
 }
 
-// room returns where the next bytes go.
+// behind is how much of the next frame a large frame's own buffer has room for.
+const behind = peekSize - HeaderSize
+
+// room returns where the next bytes go, never more than belong into the frame's own buffer.
 func (l *large) room() []byte {
-	if i := len(l.segs) - 1; i >= 0 && l.segs[i].n < segmentSize {
-		return l.segs[i].b[l.segs[i].n:]
+	if i := len(l.segs) - 1; i < 0 || l.segs[i].n == segmentSize {
+		l.segs = append(l.segs, segment{b: segments.Get().(*[segmentSize]byte)})
 	}
-	l.segs = append(l.segs, segment{b: segments.Get().(*[segmentSize]byte)})
-	return l.segs[len(l.segs)-1].b[:]
+	s := &l.segs[len(l.segs)-1]
+	return s.b[s.n:min(segmentSize, s.n+l.size+behind-l.have)]
 }
 
 // add counts n bytes that were read into room. It reports whether the frame's own buffer may be made now.
@@ -78,14 +84,15 @@ func release(buf []byte) {
 // beginning of the next one.
 //
 // Invariant: it is no longer than have + maxAhead, also when it comes from Release: what one connection gave back
-// is no gift to the claims of another. The caller sees to size <= have + maxAhead.
+// is no gift to the claims of another. It takes what has arrived. The caller sees to size <= have + maxAhead, and to have
+// <= size + behind.
 func frameSlab(size, have int) []byte {
 	first := bits.Len(uint(size)) - 1
 	for class := first; class <= min(first+1, maxReleased); class++ {
 		buf, _ := releasedPools[class-minReleased].Get().(*[]byte)
 		switch {
 		case buf == nil:
-		case len(*buf) < size:
+		case len(*buf) < max(size, have):
 			// Of no use here, and rarely of use elsewhere: sizes tend to repeat.
 		case len(*buf) > have+maxAhead:
 			releasedPools[class-minReleased].Put(buf)
@@ -93,5 +100,5 @@ func frameSlab(size, have int) []byte {
 			return *buf
 		}
 	}
-	return make([]byte, min(size+peekSize-HeaderSize, have+maxAhead))
+	return make([]byte, min(size+behind, have+maxAhead))
 }

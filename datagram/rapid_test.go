@@ -42,7 +42,8 @@ func TestRapidReader(t *testing.T) {
 			kept  [][]byte // handed out
 			were  [][]byte // and what they looked like
 			sizes = rapid.OneOf(rapid.IntRange(0, 60), rapid.IntRange(0, 60), rapid.IntRange(0, 3000),
-				rapid.IntRange(datagram.LargeFrame-20, datagram.LargeFrame+4), rapid.IntRange(65_000, 66_000), rapid.IntRange(0, 250_000))
+				rapid.IntRange(datagram.LargeFrame-20, datagram.LargeFrame+4), rapid.IntRange(65_000, 66_000),
+				rapid.Map(rapid.IntRange(-600, 100), func(n int) int { return 128<<10 + n }), rapid.IntRange(0, 250_000))
 			number = 0
 		)
 		keep := func(b []byte) {
