@@ -61,6 +61,7 @@ type sess struct {
 	inHand   uint64
 	timer    *time.Timer
 	armed    time.Duration // when timer fires; 0: not at all
+	together bool          // in one moment with those of other sessions
 	finished bool          // this side has ended its sending
 	closing  bool          // this side takes nothing more
 	ended    bool          // the machine has, and end is closed
@@ -148,14 +149,21 @@ var phase = time.Duration(rand.Int64N(int64(time.Hour)))
 // arm sets the timer. mu is held.
 func (s *sess) arm() {
 	at, slack, ok := s.m.Deadline()
-	if !ok || s.armed != 0 && s.armed <= at+slack {
+	if !ok {
+		return
+	}
+	// A timer that fires too early is left alone, for that is cheap; but not one that fires alone where others would do.
+	alone := slack > 0 && !s.together && s.armed > at-32*slack
+	if s.armed != 0 && s.armed <= at+slack && !alone {
 		return
 	}
 	now := time.Now()
 	d := at - s.clock.at(now)
-	if slack > 0 {
+	if s.together = slack > 0; s.together {
 		t := now.Add(d + phase)
-		d += slack - t.Sub(t.Truncate(slack))
+		if over := t.Sub(t.Truncate(slack)); over > 0 {
+			d += slack - over
+		}
 	}
 	s.armed = s.clock.at(now) + d
 	if s.timer == nil {

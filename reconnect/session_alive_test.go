@@ -3,6 +3,7 @@ package reconnect_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/towline-mq/towline/datagram"
 	"github.com/towline-mq/towline/reconnect"
+	"github.com/towline-mq/towline/transport"
 	"github.com/towline-mq/towline/transport/mem"
 )
 
@@ -146,6 +148,81 @@ func TestSessionIdle(t *testing.T) {
 		assert.EqualValues(t, 1, s.a.Stats().Epoch)
 		assert.Equal(t, []reconnect.EventKind{reconnect.EventConnected}, ofA.kinds())
 		assert.Less(t, st.UpWritten+st.DownWritten, int64(88<<10))
+	})
+}
+
+// stamped notes when something is written to a connection.
+type stamped struct {
+	*mem.Conn
+	note func()
+}
+
+func (c stamped) Write(p []byte) (int, error) {
+	c.note()
+	return c.Conn.Write(p)
+}
+
+func (c stamped) TryWrite(p []byte) (int, error) {
+	c.note()
+	return c.Conn.TryWrite(p)
+}
+
+// Idle sessions of one process ask together, and each in time.
+func TestSessionsAskTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const sessions = 200
+		ctx := context.Background()
+		n := new(mem.Network)
+		l := reconnect.NewListener(listenMem(t, n, "s"), nil)
+		go func() {
+			for {
+				if _, err := l.Accept(ctx); err != nil {
+					return
+				}
+			}
+		}()
+		var (
+			mu      sync.Mutex
+			asked   = make([][]time.Time, sessions)
+			moments = map[time.Time]bool{}
+		)
+		begin := time.Now()
+		var conns []*reconnect.Conn
+		for i := range sessions {
+			note := func() {
+				mu.Lock()
+				defer mu.Unlock()
+				if now := time.Now(); now.Sub(begin) > 10*time.Second {
+					asked[i] = append(asked[i], now)
+					moments[now] = true
+				}
+			}
+			c, err := reconnect.Dial(ctx, transport.DialerFunc(func(ctx context.Context) (net.Conn, error) {
+				nc, err := mem.Dialer{Network: n, Addr: "s"}.DialContext(ctx)
+				if err != nil {
+					return nil, err
+				}
+				return stamped{nc.(*mem.Conn), note}, nil
+			}), nil)
+			require.NoError(t, err)
+			conns = append(conns, c)
+			<-time.After(7 * time.Millisecond)
+		}
+		<-time.After(time.Minute)
+		mu.Lock()
+		for i, times := range asked {
+			require.GreaterOrEqual(t, len(times), 9, "session %d", i)
+			for k := 1; k < len(times); k++ {
+				require.InDelta(t, 5+5./128, times[k].Sub(times[k-1]).Seconds(), 5.01/128, "session %d", i)
+			}
+		}
+		all := len(moments)
+		mu.Unlock()
+		assert.LessOrEqual(t, all, 55*64/5, "moments in which somebody asked, one each 78 ms at most")
+		for _, c := range conns {
+			require.NoError(t, c.Close(ctx))
+		}
+		require.NoError(t, l.Close())
 	})
 }
 
