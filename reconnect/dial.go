@@ -289,8 +289,11 @@ func exporter(nc net.Conn) []byte {
 	return v
 }
 
+// tlsConn is what a connection over TLS is known by.
+type tlsConn interface{ ConnectionState() tls.ConnectionState }
+
 func tlsState(nc net.Conn) *tls.ConnectionState {
-	c, ok := nc.(interface{ ConnectionState() tls.ConnectionState })
+	c, ok := nc.(tlsConn)
 	if !ok {
 		return nil
 	}

@@ -91,6 +91,7 @@ type link struct {
 	out       session.Out      // likewise: of who has set sess.writing
 	dataAt    time.Duration    // when the last datagram came; of who has the turn
 	deadlines bool             // a read can be interrupted
+	encrypts  bool             // a write is work for the processor
 	gone      chan struct{}    // closed when its reader touches the session no more
 
 	// Guarded by sess.mu.
@@ -101,8 +102,9 @@ type link struct {
 
 func newLink(nc net.Conn, dec *datagram.Reader) *link {
 	dec.Idle()
+	_, encrypts := nc.(tlsConn)
 	return &link{
-		nc: nc, try: trywrite.New(nc), dec: dec, deadlines: nc.SetReadDeadline(time.Time{}) == nil,
+		nc: nc, try: trywrite.New(nc), dec: dec, deadlines: nc.SetReadDeadline(time.Time{}) == nil, encrypts: encrypts,
 		gone: make(chan struct{}), turns: turns{back: make(chan struct{}, 1)},
 	}
 }
