@@ -36,8 +36,9 @@ func (s *sess) startWriter() {
 }
 
 // worth reports whether what is to be written should be by who sends it, which saves the hand-over to another goroutine:
-// if it is a lone message, or a lot; but a lot is encrypted on another core. A short one that follows others closely leaves it to a goroutine that begins a moment
-// later: more gathers in that moment, and most of the system calls are saved. mu is held.
+// if it is a lone message, or a lot, unless it has to be encrypted, which another core does better. A short one that
+// follows others closely leaves it to a goroutine that begins a moment later: more gathers in that moment, and most of
+// the system calls are saved. mu is held.
 func (s *sess) worth(l *link) bool {
 	if l.try == nil {
 		return false

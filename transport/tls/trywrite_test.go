@@ -160,3 +160,15 @@ func TestTryWriteOverAnyStream(t *testing.T) {
 	require.Zero(t, n)
 	require.NoError(t, err)
 }
+
+// What TryWrite has held back is no error of CloseWrite, which comes behind it.
+func TestCloseWriteBehindTryWrite(t *testing.T) {
+	client, server := pair(t)
+	n := fill(t, client, tooMuch())
+	closed := make(chan error, 1)
+	go func() { closed <- client.CloseWrite() }()
+	got, err := io.ReadAll(server)
+	require.NoError(t, err)
+	require.NoError(t, <-closed)
+	require.True(t, bytes.Equal(tooMuch()[:n], got))
+}

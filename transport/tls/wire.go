@@ -93,10 +93,13 @@ func (w *wire) resume() error {
 	return w.flush()
 }
 
-// cutShort says why what was written is held back, if it is.
+// cutShort returns the timeout that holds back what was written, if any. What hurry has held back is on its way.
 func (w *wire) cutShort() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if errors.Is(w.cut, trywrite.ErrWouldBlock) {
+		return nil
+	}
 	return w.cut
 }
 
