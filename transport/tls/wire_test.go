@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/towline-mq/towline/internal/trywrite"
 )
 
 // stubConn takes as many bytes as room says and then fails with err.
@@ -88,4 +90,30 @@ func TestWireKeepsNoMoreThanItMay(t *testing.T) {
 	}
 	require.LessOrEqual(t, kept, maxRest)
 	require.Greater(t, kept, maxRest-1000)
+}
+
+// tryConn takes as many bytes as room says, and no more for now.
+type tryConn struct{ *stubConn }
+
+func (c tryConn) TryWrite(p []byte) (int, error) {
+	n := min(len(p), c.room)
+	c.room -= n
+	c.got = append(c.got, p[:n]...)
+	return n, nil
+}
+
+func TestWireKeepsWhatWouldWait(t *testing.T) {
+	c := tryConn{&stubConn{room: 3}}
+	w := &wire{Conn: c, try: trywrite.New(c)}
+	w.hurry()
+	n, err := w.Write([]byte("abcde"))
+	require.Equal(t, 5, n)
+	require.NoError(t, err, "crypto/tls must not learn of it")
+	require.ErrorIs(t, w.resume(), trywrite.ErrWouldBlock)
+	require.NoError(t, w.cutShort(), "it is on its way: no timeout, and nobody's error")
+	require.True(t, w.calm(), "which is for who has hurried")
+	c.room = 100
+	require.NoError(t, w.resume())
+	require.False(t, w.calm())
+	require.Equal(t, "abcde", string(c.got))
 }
