@@ -104,6 +104,7 @@ func (ce *connEnd) readable() {
 			if ce.in.inbox.len() > 0 {
 				ce.m.hit(lateBytes)
 				ce.in.inbox.drop()
+				ce.madeRoom()
 			}
 			return
 		}
@@ -122,6 +123,7 @@ func (ce *connEnd) readable() {
 			if err := ce.reader.Fill(); err != nil {
 				ce.m.failf("a read of bytes that are there: %v", err)
 			}
+			ce.madeRoom()
 			if run, err = ce.reader.Frames(); err != nil {
 				ce.bad(err)
 				return
@@ -143,6 +145,13 @@ func (ce *connEnd) readable() {
 			ce.m.after(pick(ce.m, 0, ce.m.between(0, 20*time.Millisecond)), ce.reads)
 			return
 		}
+	}
+}
+
+// madeRoom lets a writer go on that waits for room, where nothing is on the way whose arrival would: its reader was late.
+func (ce *connEnd) madeRoom() {
+	if w := ce.c.ends[1-ce.side]; w != nil && w.stalled && len(ce.in.parts) == 0 {
+		ce.m.after(0, w.writable)
 	}
 }
 
