@@ -25,8 +25,13 @@ const (
 	turnReceiver             // a receiver's
 )
 
-// lendTime is how long, and twice that at most, nobody reads while the application deals with what it has received.
-const lendTime = time.Millisecond
+// lendTime is how long, and twice that at most, nobody reads while the application deals with what it has received. It is
+// doubled, up to longLend, when receivers took the turn often within it: longLend is less than an acknowledgement may take.
+const (
+	lendTime  = time.Millisecond
+	longLend  = 16 * time.Millisecond
+	oftenLent = 8
+)
 
 // turns is the part of a link that says who reads it. All of it is guarded by sess.mu.
 type turns struct {
@@ -34,6 +39,7 @@ type turns struct {
 	back     chan struct{} // a token for the reader, when it gets the turn back
 	count    uint64        // how often a receiver took it
 	seen     uint64        // count, when the watch was set
+	lends    time.Duration // for how long it is set; 0: lendTime
 	watch    *time.Timer
 	watching bool
 	over     bool // a receiver has found the end of the reading
@@ -110,7 +116,12 @@ func (s *sess) handle(l *link, whose turn, fresh bool, ioErr error) (over bool, 
 	if !over { // what an old connection ends with says nothing of the one that has its place
 		rl = s.progress()
 	}
-	s.settle(false) // who reads does not write: over TLS a stream of small messages was half as fast
+	// Who reads does not write: over TLS a stream of small messages was half as fast.
+	if !over && (whose == turnReceiver || s.waiters.Load() > 0) && s.m.Lone(loneSize) {
+		s.settleLone()
+	} else {
+		s.settle(false)
+	}
 	if readable {
 		s.notify()
 	}
@@ -166,11 +177,12 @@ func (s *sess) lend(l *link) {
 		return
 	}
 	l.watching, l.seen = true, l.count
+	l.lends = max(l.lends, lendTime)
 	if l.watch == nil {
-		l.watch = time.AfterFunc(lendTime, func() { s.watchTurn(l) })
+		l.watch = time.AfterFunc(l.lends, func() { s.watchTurn(l) })
 		return
 	}
-	l.watch.Reset(lendTime)
+	l.watch.Reset(l.lends)
 }
 
 // watchTurn gives the turn back to the reader if no receiver has wanted it for a while.
@@ -178,6 +190,11 @@ func (s *sess) watchTurn(l *link) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.watching = false
+	if l.count-l.seen >= oftenLent {
+		l.lends = min(2*l.lends, longLend)
+	} else {
+		l.lends = lendTime
+	}
 	switch {
 	case l.turn != turnFree:
 	case l.seen == l.count:

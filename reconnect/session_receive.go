@@ -172,8 +172,17 @@ func (s *sess) more() bool {
 	if ok {
 		s.cur = run
 	}
-	s.settle(false)
+	s.settleTaken(run)
 	return ok
+}
+
+// settleTaken is settle after run was taken.
+func (s *sess) settleTaken(run session.Run) {
+	if run.N == 1 && len(run.Raw) <= loneSize {
+		s.settleLone()
+	} else {
+		s.settle(false)
+	}
 }
 
 // pass wakes another receiver, if there is one, for what is left. rmu is held.
@@ -203,7 +212,7 @@ func (s *sess) refill(ctx context.Context) (more bool, err error) {
 	run, ok := s.m.Take()
 	if ok {
 		s.cur = run
-		s.settle(false)
+		s.settleTaken(run)
 		return true, nil
 	}
 	var l *link

@@ -27,6 +27,17 @@ func (s *sess) settle(mine bool) {
 	}
 }
 
+// settleLone is settle where a receiver is about to get a lone message: it may be going to answer, and a mere
+// acknowledgement goes with the answer, or when the receiver comes for more, or when it is due by time.
+func (s *sess) settleLone() {
+	if !s.m.Spares() {
+		s.settle(false)
+		return
+	}
+	s.note()
+	s.mu.Unlock()
+}
+
 // startWriter makes a goroutine that writes, unless there is one that has yet to begin. mu is held.
 func (s *sess) startWriter() {
 	if !s.starting {

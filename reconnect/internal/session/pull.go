@@ -109,6 +109,18 @@ func (s *Session) Pulls() bool {
 		s.flushDue && (s.stopped || l.unsent.N >= s.flushTo)
 }
 
+// Spares reports whether what Pull would give is at most an acknowledgement, and one that Deadline thinks of: then it may
+// wait for a write that happens anyway.
+func (s *Session) Spares() bool {
+	if !s.ackDue || s.recv.ackAt == 0 || s.state != Live {
+		return !s.Pulls()
+	}
+	s.ackDue = false
+	spares := !s.Pulls()
+	s.ackDue = true
+	return spares
+}
+
 // hasData reports whether a datagram, or what takes its place, may be written.
 func (s *Session) hasData() bool {
 	l := &s.log

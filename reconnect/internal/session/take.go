@@ -120,6 +120,12 @@ func (s *Session) EOF() bool { return s.recv.fin && len(s.recv.queue) == 0 }
 // Readable reports whether Take would return something.
 func (s *Session) Readable() bool { return len(s.recv.queue) > 0 }
 
+// Lone reports whether what may be taken is one datagram of size bytes at most, header included.
+func (s *Session) Lone(size int) bool {
+	q := s.recv.queue
+	return len(q) == 1 && q[0].N == 1 && len(q[0].Raw) <= size
+}
+
 // widen doubles the window when the peer was held up by it and not by the application, and sees to it that the peer
 // learns of new credit.
 func (s *Session) widen() {
