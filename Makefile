@@ -36,7 +36,7 @@ mutants:     ; @TOWLINE_MUTANTS=1 $(GOTEST) -v -run '^TestMutants$$' ./internal/
 conformance: ; @test -n "$(ADDR)" || { echo "which server? make conformance ADDR=tcp://host:port"; exit 2; }; $(GOTEST) -v -run '^TestConformance$$' ./internal/blackbox | $(figures)
 hostile: export SEEDS ?= 100000
 hostile:     ; @$(GOTEST) -v -run '^TestHostileSessions$$' ./reconnect | $(figures)
-fuzz:        ; @.ci/fuzz $(FUZZTIME)
+fuzz:        ; @.ci/fuzz $(FUZZTIME) '$(or $(ONLY),Fuzz.*)'
 chaos:       ; @TOWLINE_CHAOS=1 go -C internal/chaos test -count=1 -timeout 12h -run '^(TestChaos|TestNothingIsLeft)$$'
 soak:        ; @TOWLINE_SOAK=1 go -C internal/chaos test -count=1 -timeout 100h -run '^TestSoak$$'
 model:       ; @TOWLINE_MODEL=1 $(GOTEST) -v -run '^TestModel$$' ./internal/model | $(figures)
