@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) error {
 	fs.SetOutput(progress)
 	fs.BoolVar(&o.quick, "quick", false, "short rounds, and only what matters most: two minutes")
 	fs.DurationVar(&o.long, "round-time", 0, "how long to measure each figure in each round (default 600ms, quick: 120ms)")
-	fs.IntVar(&o.rounds, "rounds", 0, "how many rounds; figures are medians (default 5, quick: 3)")
+	fs.IntVar(&o.rounds, "rounds", 3, "how many rounds; figures are medians")
 	fs.StringVar(&o.only, "only", "", "a regular expression: measure only what matches, such as '^one-way/(floor|session)/tcp'")
 	fs.StringVar(&o.out, "out", "out", "the directory for the tables, the results in JSON and the plots")
 	fs.StringVar(&o.doc, "doc", "", "a Markdown document, such as ../docs/performance.md, whose tables to replace")
@@ -62,11 +62,6 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) error {
 	if o.long == 0 {
 		if o.long = 600 * time.Millisecond; o.quick {
 			o.long = 120 * time.Millisecond
-		}
-	}
-	if o.rounds == 0 {
-		if o.rounds = 5; o.quick {
-			o.rounds = 3
 		}
 	}
 	return o.run(ctx, stdout, progress)

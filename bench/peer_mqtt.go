@@ -44,7 +44,7 @@ func newMQTT(ctx context.Context) (*mqttPair, error) {
 	can := mqtt.NewDefaultServerCapabilities()
 	can.MaximumInflight = 65535 // a message is under way for the broker until its acknowledgement is, too
 	p.server = mqtt.New(&mqtt.Options{
-		Capabilities: can,
+		Capabilities:             can,
 		Logger:                   slog.New(slog.NewTextHandler(io.Discard, nil)),
 		ClientNetWriteBufferSize: 64 << 10, ClientNetReadBufferSize: 64 << 10,
 	})
