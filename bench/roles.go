@@ -12,8 +12,8 @@ import (
 	"github.com/towline-mq/towline/transport/tcp"
 )
 
-// dialsAtOnce is how many sessions one client begins at once.
-const dialsAtOnce = 8
+// dialsAtOnce is how many sessions of one client dial at once, when they begin and when all were cut.
+const dialsAtOnce = 32
 
 // childPatience is how long one request to a child may take: its parent has a limit of its own.
 const childPatience = 5 * time.Minute
@@ -113,7 +113,10 @@ func (c *manyClient) do(q childRequest) (childReply, error) {
 	case "dial":
 		descriptors(uint64(q.Sessions + descriptorsKept))
 		c.seen, c.got, c.up = map[*reconnect.Conn]bool{}, newCounter(), make(chan struct{}, q.Sessions)
-		o := &reconnect.DialOptions{SessionOptions: reconnect.SessionOptions{OnEvent: c.event}}
+		o := &reconnect.DialOptions{
+			SessionOptions: reconnect.SessionOptions{OnEvent: c.event},
+			Limit:          reconnect.NewDialLimit(dialsAtOnce),
+		}
 		for i := range q.Sessions + dialsAtOnce { // Open goes on where a machine that is busy takes its time
 			if i < q.Sessions {
 				c.conns = append(c.conns, reconnect.Open(tcp.Dialer{Addr: c.addr, LocalAddr: q.From}, o))

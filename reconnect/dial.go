@@ -60,6 +60,7 @@ type dialing struct {
 	broken    int     // connections that broke and are not among the failures
 	rd        *redial.Redialer
 	stopDial  context.CancelCauseFunc // of the dial under way
+	turn      func()                  // gives the turn of DialOptions.Limit back; nil without one
 	cur       *redial.Link            // of the newest connection
 	next      *redial.Link            // that is to be used instead of a dial
 	ackedAt   uint64                  // what cur found
@@ -80,6 +81,11 @@ func open(d transport.Dialer, o *DialOptions, once bool) *sess {
 	g := &dialing{s: s, o: *o, once: once, begun: make(chan struct{})}
 	g.endpoints = append([]transport.Dialer{d}, o.Fallbacks...)
 	g.failures = make([]error, len(g.endpoints))
+	if o.Limit != nil {
+		for i, d := range g.endpoints {
+			g.endpoints[i] = limited{d, g}
+		}
+	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	s.dial = g
 	g.rd = g.redialer()
@@ -236,6 +242,7 @@ func (g *dialing) detached(rl *redial.Link, l *link, err error) bool {
 		g.leave()
 	}
 	s.mu.Lock()
+	g.endTurn()
 	ended, up, known := s.ended, g.up, g.known
 	s.mu.Unlock()
 	switch {
@@ -305,6 +312,7 @@ func tlsState(nc net.Conn) *tls.ConnectionState {
 func (g *dialing) live(resumed bool) {
 	g.fresh = !resumed
 	g.up = true
+	g.endTurn()
 	if !g.answered {
 		g.answered = true
 		close(g.begun)

@@ -82,6 +82,9 @@ type DialOptions struct {
 	// connection has, beside Redial.AttemptTimeout, 5 s to be answered.
 	Redial *redial.Policy
 
+	// Limit, if not nil, is shared by sessions of which only so many may dial at once: see DialLimit.
+	Limit *DialLimit
+
 	// Strict: a session that the listener has lost ends the Conn, with a *SessionLostError. Otherwise a new session
 	// takes its place and what is unconfirmed is sent again there; what was written before is marked as Redelivered.
 	// (If one direction has ended already, no session can take its place, and it is as with Strict.)

@@ -1,0 +1,77 @@
+package reconnect
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/towline-mq/towline/transport"
+)
+
+// DialLimit bounds how many sessions dial at once, of those that share it (DialOptions.Limit). A process with thousands of
+// sessions to one server needs it: when that cuts them all, they all dial in the same moment, and if both machines together
+// take longer than an answer may, what they do is given up before it is done, again and again.
+//
+// An attempt counts from when it begins until the listener has answered, but for a second at most, so that a server which
+// does not answer holds nobody up for longer. Waiting for a turn is a part of the attempt, whose time is bounded by
+// redial.Policy; who has waited in vain waits again after the usual time between two attempts.
+type DialLimit struct{ turns chan struct{} }
+
+// NewDialLimit returns one for n at once, or panics if n < 1. A few tens for each core of the slower side keep both busy.
+func NewDialLimit(n int) *DialLimit {
+	if n < 1 {
+		panic(fmt.Sprintf("reconnect: NewDialLimit(%d): nobody could dial", n))
+	}
+	return &DialLimit{make(chan struct{}, n)}
+}
+
+// turnTime is how long an attempt counts at most.
+const turnTime = time.Second
+
+// take waits for a turn, until ctx ends. The function that it returns gives the turn back, once.
+func (l *DialLimit) take(ctx context.Context) (release func(), err error) {
+	select {
+	case l.turns <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("reconnect: waiting for others that dial: %w", context.Cause(ctx))
+	}
+	give := sync.OnceFunc(func() { <-l.turns })
+	timer := time.AfterFunc(turnTime, give)
+	return func() {
+		timer.Stop()
+		give()
+	}, nil
+}
+
+// limited is a Dialer that waits for its turn, and keeps it when it has a connection.
+type limited struct {
+	transport.Dialer
+	g *dialing
+}
+
+func (d limited) DialContext(ctx context.Context) (net.Conn, error) {
+	release, err := d.g.o.Limit.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	nc, err := d.Dialer.DialContext(ctx)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	d.g.s.mu.Lock()
+	defer d.g.s.mu.Unlock()
+	d.g.endTurn()
+	d.g.turn = release
+	return nc, nil
+}
+
+// endTurn gives the turn back, if there is one. s.mu is held.
+func (g *dialing) endTurn() {
+	if g.turn != nil {
+		g.turn()
+		g.turn = nil
+	}
+}
