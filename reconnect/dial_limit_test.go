@@ -29,7 +29,7 @@ func TestDialLimit(t *testing.T) {
 				most.Store(k)
 			}
 			defer now.Add(-1)
-			time.Sleep(slow)
+			<-time.After(slow)
 			return mem.Dialer{Network: n, Addr: "s"}.DialContext(ctx)
 		})
 		o := &reconnect.DialOptions{Limit: reconnect.NewDialLimit(limit)}
@@ -48,10 +48,10 @@ func TestDialLimit(t *testing.T) {
 			}
 			return n
 		}
-		time.Sleep(slow + slow/2)
+		<-time.After(slow + slow/2)
 		synctest.Wait()
 		assert.Equal(t, limit, live(), "an answered one gives its turn to the next at once")
-		time.Sleep((sessions - 1) / limit * slow)
+		<-time.After((sessions - 1) / limit * slow)
 		synctest.Wait()
 		require.Equal(t, sessions, live(), time.Since(begin))
 		assert.EqualValues(t, limit, most.Load())
@@ -60,7 +60,7 @@ func TestDialLimit(t *testing.T) {
 		for _, c := range all {
 			c.NetConn().(*mem.Conn).Faults().Cut(nil)
 		}
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		synctest.Wait()
 		assert.Equal(t, sessions, live())
 		assert.EqualValues(t, limit, most.Load())

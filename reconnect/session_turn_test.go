@@ -104,7 +104,7 @@ func TestUnansweredIsAcknowledged(t *testing.T) {
 				_, err := s.b.Reader().Receive(context.Background())
 				require.NoError(t, err)
 			})
-			time.Sleep(25 * time.Millisecond)
+			<-time.After(25 * time.Millisecond)
 			synctest.Wait()
 			assert.Zero(t, s.a.Stats().Unconfirmed)
 		})
@@ -129,7 +129,7 @@ func TestTurnComesBack(t *testing.T) {
 		busy := func() {
 			for range 200 {
 				ask(t, s, 10)
-				time.Sleep(time.Millisecond / 2)
+				<-time.After(time.Millisecond / 2)
 			}
 		}
 		synctest.Wait()
@@ -141,10 +141,10 @@ func TestTurnComesBack(t *testing.T) {
 		assert.Greater(t, took, short)
 		assert.LessOrEqual(t, took, long)
 		busy()
-		time.Sleep(long)
+		<-time.After(long)
 		assert.Zero(t, cut(4), "it has come back")
 		busy()
-		time.Sleep(long)
+		<-time.After(long)
 		ask(t, s, 3)
 		assert.LessOrEqual(t, cut(5), short, "how busy they were is forgotten")
 	})
