@@ -165,6 +165,10 @@ const (
 	atResumedProof   = 52
 )
 
+// ownKey is a public key that the man knows the private one of. All of it: a single byte would be the one that is there
+// already once in 256 runs, and then nothing is changed.
+var ownKey = append([]byte{9}, make([]byte, 31)...)
+
 // manned is a listener, a man before it, and a dialer's way through him, in one network.
 func manned(t *testing.T, o reconnect.ListenOptions) (*fort, *man, transport.Dialer) {
 	n := new(mem.Network)
@@ -191,7 +195,7 @@ func TestManInTheHandshake(t *testing.T) {
 		"WELCOME: flags":                  {down: setting(atFlags, 0, 1)},
 		"WELCOME: flags that are none":    {down: setting(atFlags, 0x80, 0)},
 		"WELCOME: another epoch":          {down: setting(atWelcomeEpoch, u64(7)...)},
-		"WELCOME: a key of his own":       {down: setting(atWelcomeKey, 9)},
+		"WELCOME: a key of his own":       {down: setting(atWelcomeKey, ownKey...)},
 		"WELCOME: a key without a secret": {down: setting(atWelcomeKey, make([]byte, 32)...)},
 		"WELCOME: expiry":                 {down: setting(atWelcomeExpiry, 0, 0, 0, 1)},
 		"WELCOME: positions":              {down: setting(atWelcomeSent, u64(1)...)},
@@ -263,7 +267,7 @@ func TestManInTheResume(t *testing.T) {
 			if len(m.seen[1]) > 2 {
 				return m.seen[1][1]
 			}
-			return setting(atResumedProof, 0)(f)
+			return setting(atResumedProof, make([]byte, 32)...)(f)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -315,7 +319,7 @@ func TestManWhoOnlyHarms(t *testing.T) {
 		"a version that nobody speaks":     {up: setting(0, 0, 2), is: reconnect.ErrRefused, says: "version"},
 		"an old version":                   {up: setting(0, 0, 0), is: reconnect.ErrRefused, says: "version"},
 		"a REJECT: not authorised":         {down: rejecting(wire.ReasonUnauthorised), is: reconnect.ErrRefused, says: "not authorised"},
-		"a key of his own in HELLO":        {up: setting(atHelloKey, 9), is: reconnect.ErrProtocol, says: "proof"},
+		"a key of his own in HELLO":        {up: setting(atHelloKey, ownKey...), is: reconnect.ErrProtocol, says: "proof"},
 		"a REJECT: version":                {down: rejecting(wire.ReasonVersion), is: reconnect.ErrRefused, says: "version"},
 		"a REJECT: taken over":             {down: rejecting(wire.ReasonTakenOver), is: reconnect.ErrTakenOver, says: "taken over"},
 		"a REJECT: busy":                   {down: rejecting(wire.ReasonBusy), is: reconnect.ErrBusy, says: "busy"},

@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"errors"
+	"math"
 	"slices"
 	"time"
 )
@@ -231,8 +232,12 @@ func (d *dialer) ended() bool {
 // gaveUp sees to a session that is lost: what is unconfirmed goes on in a new one, when nobody writes it any more.
 func (d *dialer) gaveUp() {
 	d.m.hit(sessionLost)
+	since := time.Duration(math.MaxInt64) // what has begun since the REJECT began by an earlier HELLO, which came late
+	if d.cur != nil && d.cur.c.rejected > 0 {
+		since = d.cur.c.rejected
+	}
 	for _, e := range d.m.server.alive() {
-		if e.s.id == d.s.id && !e.late && !d.tainted && d.s.epoch <= MaxHellos { // after so many HELLOs it begins anew by itself
+		if e.s.id == d.s.id && !e.late && e.begun < since && !d.tainted && d.s.epoch <= MaxHellos { // after so many HELLOs it begins anew by itself
 			d.m.failf("%s: lost, while the listener has it: %v", d.name, d.s.err)
 		}
 	}

@@ -18,11 +18,12 @@ type end struct {
 	app  *app
 	cur  *connEnd // whose frames are fed, and nobody else's
 
-	principal string  // of a listener's
-	budget    *Budget // likewise
-	late      bool    // begun by a HELLO that the dialer needs no more: no session of its
-	overdrawn bool    // it was restored, and there is no budget for what it has promised
-	kept      uint64  // bytes of a lost session that still wait for the application
+	principal string        // of a listener's
+	budget    *Budget       // likewise
+	begun     time.Duration // of a listener's: when
+	late      bool          // begun by a HELLO that the dialer needs no more: no session of its
+	overdrawn bool          // it was restored, and there is no budget for what it has promised
+	kept      uint64        // bytes of a lost session that still wait for the application
 
 	writers int      // connections whose write is under way; no other connection is attached before it has ended
 	idle    func()   // called then

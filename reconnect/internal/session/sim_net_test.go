@@ -181,6 +181,7 @@ type conn struct {
 	lanes    [2]*lane // by who writes
 	ends     [2]*connEnd
 	dead     bool          // reset: nothing passes any more
+	rejected time.Duration // when the listener said no; 0: it has not
 	slow     time.Duration // how long an answer may take, from the frame that is answered, if nothing is the matter
 }
 

@@ -350,7 +350,7 @@ func (v *server) hello(ce *connEnd, h *Hello, frame []byte) {
 	b.Floor(cfg.MinWindow)
 	e := &end{
 		m: m, d: d, name: fmt.Sprintf("listener %c", 'a'+len(v.ends)%26), s: s, skew: v.skew, frozen: v.frozen, stood: v.frozen,
-		principal: principal, budget: b,
+		principal: principal, budget: b, begun: m.now,
 	}
 	e.ticks = e.tick
 	e.app = m.newApp(e)
@@ -475,6 +475,7 @@ func (v *server) reject(ce *connEnd, err error) {
 	}
 	v.m.note("listener: conn %d: REJECT: %v", ce.c.n, r.Reason)
 	r.Instance = v.instance
+	ce.c.rejected = v.m.now
 	ce.out.write(r.Append(nil))
 	ce.closed = true
 	ce.out.close()
