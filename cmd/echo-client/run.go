@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/towline-mq/towline/cmd/internal/program"
@@ -36,6 +37,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	input := stdin
 	if o.file != "-" {
 		f, err := os.Open(o.file)
+		if err != nil && strings.Contains(o.file, "://") {
+			return console.Fail(program.Usage, "%q is an address and no file: --connect %s", o.file, o.file)
+		}
 		if err != nil {
 			return console.Fail(program.Usage, "%s", program.OneLine(err.Error()))
 		}
