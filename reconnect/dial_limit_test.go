@@ -121,6 +121,9 @@ func TestDialLimitCalledOff(t *testing.T) {
 		require.NoError(t, err)
 		assert.Zero(t, time.Since(begin))
 		c.CloseNow()
+		c, err = reconnect.Dial(context.Background(), mem.Dialer{Network: n, Addr: "s"}, &reconnect.DialOptions{Limit: new(reconnect.DialLimit)})
+		require.NoError(t, err)
+		c.CloseNow()
 	})
 	assert.Panics(t, func() { reconnect.NewDialLimit(0) })
 }
