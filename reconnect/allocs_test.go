@@ -11,7 +11,6 @@ import (
 
 	"github.com/towline-mq/towline/datagram"
 	"github.com/towline-mq/towline/reconnect"
-	"github.com/towline-mq/towline/transport"
 	"github.com/towline-mq/towline/transport/mem"
 )
 
@@ -105,16 +104,8 @@ func (c *counted) TryWrite(p []byte) (int, error) {
 
 // Messages that follow each other closely share their writes, and a lone one has one of its own.
 func TestWrites(t *testing.T) {
-	n := new(mem.Network)
 	var writes atomic.Int64
-	d := mem.Dialer{Network: n, Addr: "s"}
-	s := begin(t, listenMem(t, n, "s"), transport.DialerFunc(func(ctx context.Context) (net.Conn, error) {
-		nc, err := d.DialContext(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return &counted{nc.(*mem.Conn), &writes}, nil
-	}), nil, nil)
+	s := wrappedSession(t, func(nc *mem.Conn) net.Conn { return &counted{nc, &writes} })
 	defer s.end()
 	const many = 200_000
 	ctx := bounded(t)

@@ -120,6 +120,18 @@ func memSession(tb testing.TB, lo *reconnect.ListenOptions, do *reconnect.DialOp
 	return s
 }
 
+// wrappedSession is memSession where the dialer sees its connections through wrap.
+func wrappedSession(tb testing.TB, wrap func(*mem.Conn) net.Conn) *ends {
+	n := new(mem.Network)
+	return begin(tb, listenMem(tb, n, "s"), transport.DialerFunc(func(ctx context.Context) (net.Conn, error) {
+		nc, err := mem.Dialer{Network: n, Addr: "s"}.DialContext(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return wrap(nc.(*mem.Conn)), nil
+	}), nil, nil)
+}
+
 // line is a dialer that knows its newest connection, to cut it.
 type line struct {
 	d transport.Dialer

@@ -13,7 +13,6 @@ import (
 
 	"github.com/towline-mq/towline/datagram"
 	"github.com/towline-mq/towline/reconnect"
-	"github.com/towline-mq/towline/transport"
 	"github.com/towline-mq/towline/transport/mem"
 )
 
@@ -52,16 +51,8 @@ func (h *handed) Write(p []byte) (int, error) {
 // time.
 func TestQuestionsNeedNoGoroutine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := new(mem.Network)
 		var writes atomic.Int64
-		d := mem.Dialer{Network: n, Addr: "s"}
-		s := begin(t, listenMem(t, n, "s"), transport.DialerFunc(func(ctx context.Context) (net.Conn, error) {
-			nc, err := d.DialContext(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return &handed{nc.(*mem.Conn), &writes}, nil
-		}), nil, nil)
+		s := wrappedSession(t, func(nc *mem.Conn) net.Conn { return &handed{nc, &writes} })
 		defer s.end()
 		echoes(s)
 		ask(t, s, 10)
@@ -105,6 +96,24 @@ func TestUnansweredIsAcknowledged(t *testing.T) {
 				require.NoError(t, err)
 			})
 			<-time.After(25 * time.Millisecond)
+			synctest.Wait()
+			assert.Zero(t, s.a.Stats().Unconfirmed)
+		})
+	})
+	t.Run("at once, where no time is set", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := memSession(t, nil, nil)
+			defer s.end()
+			received := make(chan error, 1)
+			go func() {
+				_, err := s.b.Reader().Receive(context.Background())
+				received <- err
+			}()
+			synctest.Wait()
+			// A quarter of the window, and lone: it is worth an acknowledgement before one was put off.
+			d := datagram.Datagram{Recipient: 7, Payload: make([]byte, 16<<10-datagram.HeaderSize)}
+			require.NoError(t, s.a.Writer().Send(context.Background(), d))
+			require.NoError(t, <-received)
 			synctest.Wait()
 			assert.Zero(t, s.a.Stats().Unconfirmed)
 		})

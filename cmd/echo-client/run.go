@@ -38,7 +38,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if o.file != "-" {
 		f, err := os.Open(o.file)
 		if err != nil && strings.Contains(o.file, "://") {
-			return console.Fail(program.Usage, "%q is an address and no file: --connect %s", o.file, o.file)
+			return console.Fail(program.Usage, "%[1]q is an address and no file: --connect %[1]q", o.file)
 		}
 		if err != nil {
 			return console.Fail(program.Usage, "%s", program.OneLine(err.Error()))

@@ -41,7 +41,7 @@ func TestClientExitCodes(t *testing.T) {
 		"recipient below 0":      {2, "--recipient takes a number from 0 to 65535", []string{"--recipient", "-1"}},
 		"no URL":                 {2, "--connect URL: the value is missing", []string{"--connect"}},
 		"two files":              {2, "one FILE", []string{"a", "b"}},
-		"an address for a file":  {2, "--connect tcp://127.0.0.1:7000", []string{"tcp://127.0.0.1:7000"}},
+		"an address for a file":  {2, `--connect "tcp://127.0.0.1:7000"`, []string{"tcp://127.0.0.1:7000"}},
 		"no file":                {2, "no such file", []string{filepath.Join(dir, "none")}},
 		"directory":              {2, "is a directory", []string{dir}},
 		"load and file":          {2, "leave FILE", []string{"--count", "1", "a"}},
