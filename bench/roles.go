@@ -117,17 +117,14 @@ func (c *manyClient) do(q childRequest) (childReply, error) {
 			SessionOptions: reconnect.SessionOptions{OnEvent: c.event},
 			Limit:          reconnect.NewDialLimit(dialsAtOnce),
 		}
-		for i := range q.Sessions + dialsAtOnce { // Open goes on where a machine that is busy takes its time
-			if i < q.Sessions {
-				c.conns = append(c.conns, reconnect.Open(tcp.Dialer{Addr: c.addr, LocalAddr: q.From}, o))
-			}
-			if i < dialsAtOnce {
-				continue
-			}
+		for range q.Sessions { // Open goes on where a machine that is busy takes its time
+			c.conns = append(c.conns, reconnect.Open(tcp.Dialer{Addr: c.addr, LocalAddr: q.From}, o))
+		}
+		for i := range q.Sessions {
 			select {
 			case <-c.up:
 			case <-ctx.Done():
-				return childReply{}, fmt.Errorf("%d of %d sessions have begun: %w", i-dialsAtOnce, q.Sessions, ctx.Err())
+				return childReply{}, fmt.Errorf("%d of %d sessions have begun: %w", i, q.Sessions, ctx.Err())
 			}
 		}
 		return childReply{}, nil

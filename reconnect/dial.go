@@ -81,11 +81,6 @@ func open(d transport.Dialer, o *DialOptions, once bool) *sess {
 	g := &dialing{s: s, o: *o, once: once, begun: make(chan struct{})}
 	g.endpoints = append([]transport.Dialer{d}, o.Fallbacks...)
 	g.failures = make([]error, len(g.endpoints))
-	if o.Limit != nil {
-		for i, d := range g.endpoints {
-			g.endpoints[i] = limited{d, g}
-		}
-	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	s.dial = g
 	g.rd = g.redialer()
@@ -113,6 +108,16 @@ func (g *dialing) redialer() *redial.Redialer {
 			return told(ctx, f)
 		}
 		return redial.Decision{}
+	}
+	if asked := p.OnAttempt; g.o.Limit != nil {
+		p.OnAttempt = func(ctx context.Context) error {
+			if asked != nil {
+				if err := asked(ctx); err != nil {
+					return err
+				}
+			}
+			return g.takeTurn(ctx)
+		}
 	}
 	return redial.New(g.endpoints, &p)
 }
@@ -177,6 +182,9 @@ func (g *dialing) connect() (*redial.Link, error) {
 		}
 		s.mu.Lock()
 		g.stopDial = nil
+		if err != nil {
+			g.endTurn()
+		}
 		cause := context.Cause(ctx)
 		ended = s.ended
 		s.mu.Unlock()

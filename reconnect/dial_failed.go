@@ -17,6 +17,7 @@ func (g *dialing) failed(endpoint int, err error, wait time.Duration) {
 	s := g.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	g.endTurn()
 	if s.ended {
 		return // its last event has been told
 	}

@@ -3,11 +3,8 @@ package reconnect
 import (
 	"context"
 	"fmt"
-	"net"
 	"sync"
 	"time"
-
-	"github.com/towline-mq/towline/transport"
 )
 
 // DialLimit bounds how many sessions dial at once, of those that share it (DialOptions.Limit). A process with thousands of
@@ -15,8 +12,8 @@ import (
 // take longer than an answer may, what they do is given up before it is done, again and again. Sessions to another server should have one of their own, or they wait for those of this one.
 //
 // An attempt counts from when it begins until the listener has answered, but for a second at most, so that a server which
-// does not answer holds nobody up for longer. Waiting for a turn is a part of the attempt, whose time is bounded by
-// redial.Policy; who has waited in vain waits again after the usual time between two attempts. The zero value limits nothing.
+// does not answer holds nobody up for longer. Who waits for a turn has not begun: it is no failure, however long it takes, and
+// counts towards redial.Policy.MaxTime alone. The zero value limits nothing.
 type DialLimit struct{ turns chan struct{} }
 
 // NewDialLimit returns one for n at once, or panics if n < 1. A few tens for each core of the slower side keep both busy.
@@ -38,7 +35,7 @@ func (l *DialLimit) take(ctx context.Context) (release func(), err error) {
 	select {
 	case l.turns <- struct{}{}:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("reconnect: waiting for others that dial: %w", context.Cause(ctx))
+		return nil, context.Cause(ctx)
 	}
 	give := sync.OnceFunc(func() { <-l.turns })
 	timer := time.AfterFunc(turnTime, give)
@@ -48,27 +45,19 @@ func (l *DialLimit) take(ctx context.Context) (release func(), err error) {
 	}, nil
 }
 
-// limited is a Dialer that waits for its turn, and keeps it when it has a connection.
-type limited struct {
-	transport.Dialer
-	g *dialing
-}
-
-func (d limited) DialContext(ctx context.Context) (net.Conn, error) {
-	release, err := d.g.o.Limit.take(ctx)
+// takeTurn waits for a turn for the next attempt of the session, and gives back what is left of the one before.
+func (g *dialing) takeTurn(ctx context.Context) error {
+	g.s.mu.Lock()
+	g.endTurn()
+	g.s.mu.Unlock()
+	release, err := g.o.Limit.take(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	nc, err := d.Dialer.DialContext(ctx)
-	if err != nil {
-		release()
-		return nil, err
-	}
-	d.g.s.mu.Lock()
-	defer d.g.s.mu.Unlock()
-	d.g.endTurn()
-	d.g.turn = release
-	return nc, nil
+	g.s.mu.Lock()
+	g.turn = release
+	g.s.mu.Unlock()
+	return nil
 }
 
 // endTurn gives the turn back, if there is one. s.mu is held.

@@ -2,6 +2,7 @@ package reconnect_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/towline-mq/towline/reconnect"
+	"github.com/towline-mq/towline/redial"
 	"github.com/towline-mq/towline/transport"
 	"github.com/towline-mq/towline/transport/mem"
 )
@@ -94,6 +96,48 @@ func TestDialLimitOfTheSilent(t *testing.T) {
 		require.NoError(t, err)
 		defer again.CloseNow()
 		assert.Zero(t, time.Since(begin))
+	})
+}
+
+// A queue that is longer than an attempt may take is no failure of those that stand in it; what the program's own hook says
+// is asked first.
+func TestDialLimitIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const mutes = 30 // each a second
+		n := new(mem.Network)
+		silent := listenMem(t, n, "silent")
+		defer silent.Close()
+		l := reconnect.NewListener(listenMem(t, n, "s"), nil)
+		defer l.Close()
+		limit := reconnect.NewDialLimit(1)
+		for range mutes {
+			c := reconnect.Open(mem.Dialer{Network: n, Addr: "silent"}, &reconnect.DialOptions{Limit: limit})
+			defer c.CloseNow()
+		}
+		synctest.Wait()
+		asked := 0
+		begin := time.Now()
+		c, err := reconnect.Dial(context.Background(), mem.Dialer{Network: n, Addr: "s"}, &reconnect.DialOptions{
+			Limit: limit,
+			Redial: &redial.Policy{OnAttempt: func(context.Context) error {
+				assert.Zero(t, time.Since(begin))
+				asked++
+				return nil
+			}},
+			SessionOptions: reconnect.SessionOptions{OnEvent: func(_ *reconnect.Conn, e reconnect.Event) {
+				assert.NotEqual(t, reconnect.EventDialFailed, e.Kind, "%v", e.Err)
+			}},
+		})
+		require.NoError(t, err)
+		c.CloseNow()
+		assert.Equal(t, 1, asked)
+		assert.Equal(t, mutes*time.Second, time.Since(begin))
+
+		errNot := errors.New("not today")
+		_, err = reconnect.Dial(context.Background(), mem.Dialer{Network: n, Addr: "s"}, &reconnect.DialOptions{
+			Limit: limit, Redial: &redial.Policy{OnAttempt: func(context.Context) error { return errNot }},
+		})
+		require.ErrorIs(t, err, errNot)
 	})
 }
 

@@ -61,6 +61,12 @@ type Policy struct {
 	// Negative: no delay is ever granted.
 	MaxDelay time.Duration
 
+	// OnAttempt is asked before each attempt, when the wait for it is over, and the attempt begins when it returns nil: so
+	// that of many Redialers only some dial at once, or only so many in a second. The Wait method of a Limiter of
+	// golang.org/x/time/rate can be used as it is. What it waits counts towards MaxTime and not towards AttemptTimeout.
+	// Its context ends also when MaxTime is over; any other error ends Dial, and is its Reason. Nil: at once.
+	OnAttempt func(ctx context.Context) error
+
 	// OnFailure is told of each failed attempt, before the wait that follows it, and decides what comes next: it can
 	// stop, choose the wait, or put another endpoint in the place of the one that failed. The time that it takes counts
 	// towards the wait. Nil: all is as the policy says. An attempt that was ended by Dial's context, by Close or by

@@ -32,6 +32,12 @@ func (r *Redialer) DialPreferred(ctx context.Context, link *Link) (*Link, error)
 	start := time.Now()
 	tried := newOutage(len(r.endpoints)) // an account of its own, for the error
 	for i := range link.Endpoint {
+		if why := r.admit(ctx, 0); why != nil {
+			if why == errRestart {
+				r.Restart() // for the Dial that it was meant for
+			}
+			return nil, tried.error(why, time.Since(start))
+		}
 		tried.attempts++
 		conn, err := r.attempt(ctx, i, r.policy.AttemptTimeout)
 		now := time.Now()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -145,6 +144,9 @@ func (r *Redialer) dial(ctx context.Context, i int, d Decision) (*Link, error) {
 			why = r.wait(ctx, wait-time.Since(now))
 		} else {
 			r.out = false
+		}
+		if why == nil {
+			why = r.admit(ctx, r.left(before+time.Since(start)))
 		}
 		failed = nil
 		if why == errRestart {
@@ -315,81 +317,6 @@ func (r *Redialer) review(now time.Time) {
 	if d := l.delay.Load(); d != nil && r.policy.MaxDelay > 0 {
 		r.steered = d.from.Add(min(max(d.delay, 0), r.policy.MaxDelay) + draw(r.source, min(d.spread, r.policy.MaxDelay)))
 	}
-}
-
-// limit is how long the next attempt may take, when the outage has taken elapsed already. Not positive: as long as it
-// likes.
-func (r *Redialer) limit(elapsed time.Duration) time.Duration {
-	limit := r.policy.AttemptTimeout
-	if r.policy.MaxTime > 0 {
-		left := max(r.policy.MaxTime-elapsed, 1)
-		if limit < 0 || left < limit {
-			limit = left
-		}
-	}
-	return limit
-}
-
-// attempt dials endpoint i once.
-func (r *Redialer) attempt(ctx context.Context, i int, limit time.Duration) (net.Conn, error) {
-	r.total++
-	actx, cancel := bounded(ctx, limit)
-	defer cancel()
-	if !r.arm(cancel) {
-		return nil, net.ErrClosed
-	}
-	defer r.disarm()
-	conn, err := r.endpoints[i].DialContext(actx)
-	if err == nil && conn == nil {
-		return nil, Fatal(errors.New("the dialer returned neither a connection nor an error"))
-	}
-	if err == nil {
-		if err = r.prepare(actx, conn, i); err == nil {
-			return conn, nil
-		}
-		_ = conn.Close()
-	}
-	if ctx.Err() == nil && actx.Err() == context.DeadlineExceeded && !isMarked(err) &&
-		(errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, os.ErrDeadlineExceeded)) {
-		return nil, &slowError{limit, err}
-	}
-	return nil, err
-}
-
-// prepare lets the hooks have a new connection, of which they cannot wait for anything longer than ctx lasts.
-func (r *Redialer) prepare(ctx context.Context, conn net.Conn, i int) error {
-	if r.policy.OnConnected == nil && r.setUp == nil {
-		return nil
-	}
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		_ = conn.SetDeadline(time.Unix(1, 0))
-	})
-	var err error
-	if r.policy.OnConnected != nil {
-		err = r.policy.OnConnected(ctx, Connection{conn, !r.made, i, r.outage.attempts, r.total})
-	}
-	if err == nil && r.setUp != nil {
-		err = r.setUp(ctx, conn)
-	}
-	if !stop() {
-		<-stopped
-		if err == nil {
-			err = ctx.Err()
-		}
-	}
-	if err == nil {
-		err = conn.SetDeadline(time.Time{})
-	}
-	return err
-}
-
-func bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
-	if limit <= 0 {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(ctx, limit)
 }
 
 // arm lets Close end the attempt under way, unless it has been called already.
