@@ -31,7 +31,7 @@ func Broadcast[T any](ctx context.Context, s *Server, v T, slow Slow) (sent int,
 	return s.Broadcast(ctx, d, slow)
 }
 
-// Broadcast sends d to all connections that there are when it begins, and returns how many accepted it. First it offers
+// Broadcast sends d to all connections that there are when it begins, and whose Ready has returned, and returns how many accepted it. First it offers
 // d to each, without waiting; then it does as slow says with those that had no room. It blocks for Wait alone, until
 // ctx ends. The error, if there is one, is a *BroadcastError that names those that did not get it. The payload is the
 // caller's again when it returns.
@@ -39,6 +39,9 @@ func (s *Server) Broadcast(ctx context.Context, d datagram.Datagram, slow Slow) 
 	missed := map[*Conn]error{}
 	var full []*Conn
 	for _, c := range s.all() {
+		if !c.ready.Load() {
+			continue
+		}
 		switch err := c.Writer().TrySend(d); {
 		case err == nil:
 			sent++

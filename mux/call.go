@@ -2,13 +2,16 @@ package mux
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/towline-mq/towline/datagram"
+	"github.com/towline-mq/towline/reconnect"
 )
 
 // HandleCall binds a recipient to a call: requests of type Req, and their answers of type Resp, in a codec, under a name
@@ -46,7 +49,8 @@ func HandleCall[Req, Resp any](m *Mux, recipient uint16, name string, codec Code
 // Call sends a request, and waits for its answer, over as many connections as that takes, until ctx ends. ctx's
 // deadline is the handler's too, and when ctx ends the peer is told. It blocks at first while Options.Calls others wait.
 // It may be called from any goroutine, but not from a handler of the same connection with that handler's context, which
-// would keep the answer from being read: that is ErrDeadlock. (Handlers of calls may; with SideBySide all may.)
+// would keep the answer from being read: that is ErrDeadlock. (Handlers of calls may; with SideBySide all may.) Where the
+// connection has ended and a handler keeps what has arrived from being read, it waits for 5 s.
 //
 // The errors are those of Send, with which the request was not sent. After it was: what ended ctx; a *CallError, the
 // peer's answer, of which some match ErrBusy, ErrRedelivered, ErrUnknown, ErrPayload or context.DeadlineExceeded; ErrLost; why the connection
@@ -104,11 +108,27 @@ func (c *Conn) call(ctx context.Context, r *route, req any) ([]byte, error) {
 		}
 		return a.body, a.err
 	case <-ctx.Done():
-		// Where there is no room the peer learns of it by its deadline, or not at all.
-		cancel := prefix{kind: kindCancel, id: w.id}
-		_ = c.Writer().TrySend(datagram.Datagram{Recipient: r.recipient, Payload: cancel.append(nil)})
+		c.tellGivenUp(r, w.id)
 		return nil, context.Cause(ctx)
 	}
+}
+
+// tellGivenUp tells the peer that nobody waits for an answer any more; later, where there is no room. Of more than Options.Calls
+// that would have to wait for room the peer learns by their deadlines, or not at all.
+func (c *Conn) tellGivenUp(r *route, id uint64) {
+	cancel := prefix{kind: kindCancel, id: id}
+	d := datagram.Datagram{Recipient: r.recipient, Payload: cancel.append(nil)}
+	if !errors.Is(c.Writer().TrySend(d), reconnect.ErrWouldBlock) {
+		return
+	}
+	if c.calls.untold.Add(1) > int64(c.m.o.Calls) {
+		c.calls.untold.Add(-1)
+		return
+	}
+	go func() {
+		defer c.calls.untold.Add(-1)
+		_ = c.Writer().Send(c.ctx, d) // fails if the connection has ended
+	}()
 }
 
 // request sends one.
@@ -126,6 +146,8 @@ func (c *Conn) request(ctx context.Context, r *route, p prefix, req any) error {
 type calls struct {
 	room chan struct{} // holds one for each, and for those that are about to be
 	over chan struct{} // closed when no answer can come any more; err says why
+
+	untold atomic.Int64 // goroutines that tell of those that were given up
 
 	mu      sync.Mutex
 	next    uint64 // by chance in the beginning: a session's answers may reach another's peer

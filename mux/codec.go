@@ -133,7 +133,7 @@ func (j JSON) Decode(src []byte, v any) error {
 }
 
 // Check reports whether encoding/json can take t.
-func (JSON) Check(t reflect.Type) error { return checkType("json", t, nil) }
+func (JSON) Check(t reflect.Type) error { return checkType("json", t, ownsJSON) }
 
 // String returns "json".
 func (JSON) String() string { return "json" }

@@ -300,3 +300,33 @@ func TestScanKnowsEveryCode(t *testing.T) {
 		assert.Equal(t, code != 0xc1, seen[byte(code)], "%#x", code)
 	}
 }
+
+// Embedded has a field that is three pointers away, with 4 KiB behind each.
+type (
+	Embedded  struct{ *Embedded1 }
+	Embedded1 struct {
+		*Embedded2
+		_ [512]int64
+	}
+	Embedded2 struct {
+		*Embedded3
+		_ [512]int64
+	}
+	Embedded3 struct {
+		V int
+		_ [512]int64
+	}
+)
+
+// What embedded pointers lead to counts too: one key makes all of it.
+func TestEmbeddedPointersCount(t *testing.T) {
+	const n = 100
+	src := []byte("[" + strings.Repeat(`{"V":1},`, n-1) + `{"V":1}]`)
+	var v []Embedded
+	j := mux.JSON{Limits: mux.Limits{Memory: n * 3 * 4096}}
+	require.ErrorIs(t, j.Decode(src, &v), mux.ErrLimit)
+	j.Memory *= 4 // the struct and its key count as much as the value
+	require.NoError(t, j.Decode(src, &v))
+	require.Equal(t, 1, v[n-1].V)
+	require.NoError(t, mux.JSON{}.Decode([]byte(`{"V":1}`), new(struct{ *Embedded })))
+}

@@ -19,6 +19,11 @@ import (
 // It ends when that ends, when Ready or a handler's error says so (see Options.Error), or when a handler panics. It is
 // then closed, with 5 s for what was accepted for sending. When the peer ends its sending, handlers finish first, and
 // their answers are sent. All methods are safe for any number of goroutines.
+//
+// The contexts of handlers end with it. At once, where this side ends it, by Close, CloseNow or an error; where the peer
+// does, or the session is lost, what had arrived is handled first, for which there is Options.Linger. Those of calls end
+// at once in any case, since nobody is left for their answers. A plain connection notices its end only when it reads or
+// writes, and cannot tell a peer that sends no more from one that has gone: then, too, handlers have Options.Linger.
 type Conn struct {
 	*reconnect.Conn
 	m *Mux
@@ -30,6 +35,7 @@ type Conn struct {
 	value atomic.Value // of held
 	tick  ticker
 	done  chan struct{}
+	ready atomic.Bool // Ready has returned
 
 	// ctx ends with the connection. The others are ctx too: for datagrams that are redelivered, and for handlers that
 	// run in the goroutine which reads.
@@ -44,8 +50,10 @@ type Conn struct {
 	batches atomic.Uint64    // how often something was received
 	lanes   map[*route]*lane // with SideBySide; of the goroutine that reads
 
-	mu  sync.Mutex
-	err error // why it ended
+	mu       sync.Mutex
+	err      error // why it ended
+	finished bool
+	timers   []*time.Timer // of lingers
 }
 
 type (
@@ -54,7 +62,8 @@ type (
 	held           struct{ v any }
 )
 
-// lastWords bounds how long an ended connection takes for what was accepted for sending.
+// lastWords bounds how long an ended connection takes for what was accepted for sending, and how long calls wait for
+// answers that may have arrived.
 const lastWords = 5 * time.Second
 
 // few is how many datagrams a connection that waits has room for; a batch is what one that is busy borrows.
@@ -138,11 +147,13 @@ func (c *Conn) contextOf(d datagram.Datagram, inline bool) context.Context {
 
 // run handles what comes, until the end.
 func (c *Conn) run() {
+	defer context.AfterFunc(c.Context(), c.over)()
 	var err error
 	if ready := c.m.o.Ready; ready != nil {
 		err = c.guarded(func() error { return ready(c) })
 	}
 	if err == nil {
+		c.ready.Store(true)
 		err = c.receive()
 	}
 	c.finish(err)
@@ -300,6 +311,39 @@ func (c *Conn) end(err error) {
 	go c.closeSoon() // finish waits for the same
 }
 
+// over is called when the connection below has ended, whatever handlers do meanwhile.
+func (c *Conn) over() {
+	err := c.Err()
+	c.serving.end(err)
+	if errors.Is(err, reconnect.ErrClosed) && !c.s.isDraining() {
+		c.calls.end(err)
+		c.cancel(err) // what has arrived is dropped
+		return
+	}
+	c.lingers(err)
+}
+
+// lingers ends everything for the reason given, but not at once.
+func (c *Conn) lingers(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.finished {
+		c.timers = append(c.timers,
+			time.AfterFunc(lastWords, func() { c.calls.end(err) }),
+			time.AfterFunc(c.m.o.Linger, func() { c.cancel(err) }))
+	}
+}
+
+// stopTimers stops those of lingers, those to come as well.
+func (c *Conn) stopTimers() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.finished = true
+	for _, t := range c.timers {
+		t.Stop()
+	}
+}
+
 // because keeps the first reason for the end.
 func (c *Conn) because(err error) {
 	c.mu.Lock()
@@ -322,10 +366,14 @@ func (c *Conn) finish(err error) {
 	err = c.Err()
 	c.calls.end(err)
 	if err == io.EOF {
+		if !c.IsSession() {
+			c.lingers(err)
+		}
 		c.work.Wait()          // what the peer sent before its end is dealt with
 		_ = c.CloseSend(c.ctx) // and it gets the answers, for as long as it takes
 	}
 	c.cancel(err)
+	c.stopTimers()
 	c.closeSoon()
 	c.tick.stop()
 	c.work.Wait()

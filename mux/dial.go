@@ -57,5 +57,5 @@ func (w *watch) options(o *reconnect.DialOptions) *reconnect.DialOptions {
 }
 
 func (w *watch) attach(m *Mux, conn *reconnect.Conn) (*Conn, error) {
-	return NewServer(m).add(conn, w.c.Store)
+	return NewServer(m).add(conn, false, w.c.Store)
 }

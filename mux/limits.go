@@ -116,11 +116,32 @@ func (w *weight) weigh(t reflect.Type, seen map[reflect.Type]bool) {
 	case reflect.Interface:
 		w.inArray, w.inMap = max(w.inArray, 2*16+anyWeight), max(w.inMap, 3*16+anyWeight)
 	case reflect.Struct: // which may be encoded as an array, too
+		field := largestField(t, map[reflect.Type]bool{t: true})
+		w.inMap, w.inArray = max(w.inMap, field), max(w.inArray, field)
 		for f := range t.Fields() {
-			w.inMap, w.inArray = max(w.inMap, own(f.Type, 0)), max(w.inArray, own(f.Type, 0))
 			w.weigh(f.Type, seen)
 		}
 	}
+}
+
+// largestField is what decoding one field of t takes at most beside t: of one that comes from embedded pointers, all of the
+// structs on the way.
+func largestField(t reflect.Type, seen map[reflect.Type]bool) (largest int) {
+	for f := range t.Fields() {
+		n, in := own(f.Type, 0), f.Type
+		way := 0
+		if in.Kind() == reflect.Pointer {
+			in = in.Elem()
+			way = int(in.Size())
+		}
+		if f.Anonymous && in.Kind() == reflect.Struct && !seen[in] {
+			seen[in] = true
+			n = max(n, way+largestField(in, seen))
+			delete(seen, in)
+		}
+		largest = max(largest, n)
+	}
+	return largest
 }
 
 // own is what decoding one value of t takes beside t itself, and beside the values in it.
@@ -139,15 +160,22 @@ func own(t reflect.Type, depth int) int {
 	return 0
 }
 
+// inlined reports whether f is an embedded pointer to a struct, for which vmihailenco/msgpack starts a goroutine that never
+// ends and keeps 256 such structs.
+func inlined(f reflect.StructField) bool {
+	return f.Anonymous && f.Type.Kind() == reflect.Pointer && f.Type.Elem().Kind() == reflect.Struct &&
+		!strings.Contains(f.Tag.Get("msgpack"), ",noinline")
+}
+
 var timeType = reflect.TypeFor[time.Time]()
 
-// checkType reports what in t no codec of this kind can carry. own tells which types look after themselves.
+// checkType reports what in t the codec cannot carry. own tells which types look after themselves.
 func checkType(codec string, t reflect.Type, own func(reflect.Type) bool) error {
 	return checkIn(codec, t, t, own, map[reflect.Type]bool{})
 }
 
 func checkIn(codec string, t, in reflect.Type, own func(reflect.Type) bool, seen map[reflect.Type]bool) error {
-	if seen[t] || t == timeType || own != nil && own(t) || ownsJSON(t) {
+	if seen[t] || t == timeType || own(t) {
 		return nil
 	}
 	seen[t] = true
@@ -169,6 +197,9 @@ func checkIn(codec string, t, in reflect.Type, own func(reflect.Type) bool, seen
 			}
 			if codec == "msgpack" && strings.Contains(f.Tag.Get("msgpack"), ",intern") {
 				return fmt.Errorf("msgpack: field %s of %s asks for interned strings, which are not to be had", f.Name, t)
+			}
+			if codec == "msgpack" && inlined(f) && !own(f.Type.Elem()) {
+				return fmt.Errorf("msgpack: %s embeds a pointer to %s: embed the struct itself, or tag it `msgpack:\",noinline\"`", t, f.Type.Elem())
 			}
 			if err := checkIn(codec, f.Type, in, own, seen); err != nil {
 				return err

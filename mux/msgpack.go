@@ -58,7 +58,8 @@ func (m Msgpack) Decode(src []byte, v any) error {
 
 // Check reports whether MessagePack can carry t.
 //
-// The tag's option intern is refused: what it keeps from one value for the next would not be there.
+// The tag's option intern is refused: what it keeps from one value for the next would not be there. So is an embedded
+// pointer to a struct, unless its tag says noinline: the library would start a goroutine that never ends for its type.
 func (Msgpack) Check(t reflect.Type) error { return checkType("msgpack", t, ownsMsgpack) }
 
 // String returns "msgpack".

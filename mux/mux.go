@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/towline-mq/towline/datagram"
 )
@@ -30,11 +31,13 @@ const (
 	defaultServing = 64
 	defaultBuffer  = 512
 	defaultPool    = 64 << 10
+	defaultLinger  = time.Minute
 )
 
 // Options set a Mux up. nil, and the zero value, are safe defaults.
 type Options struct {
-	// Ready is called for each connection before its first datagram is handled. An error ends the connection. nil:
+	// Ready is called for each connection before its first datagram is handled; broadcasts leave the connection out until it
+	// has returned. An error ends the connection. Call waits in it until its context ends, for no answer is read. nil:
 	// nothing.
 	Ready func(c *Conn) error
 
@@ -73,13 +76,17 @@ type Options struct {
 	// callers get ErrRedelivered. Otherwise they are run again.
 	RefuseRedelivered bool
 
+	// Linger is how long handlers may go on with what had arrived when the peer has ended the connection, or the session was
+	// lost: then their contexts end. See Conn. 0: 1 min.
+	Linger time.Duration
+
 	// BufferBytes is how many bytes a buffer for encoding has in the beginning, and PoolBytes the size of the largest
 	// that is kept for the next. 0: 512 and 64 KiB.
 	BufferBytes, PoolBytes int
 }
 
-// Handler handles one datagram. ctx ends with the connection; a call's also with its deadline, and when its caller
-// gives up. The payload belongs to the handler, for as long as it wants, as one of reconnect.Reader's does; a call's
+// Handler handles one datagram. ctx ends with the connection, as Conn says; a call's also with its deadline, and when its
+// caller gives up. The payload belongs to the handler, for as long as it wants, as one of reconnect.Reader's does; a call's
 // has no prefix. An error is reported: see Options.Error.
 type Handler func(ctx context.Context, c *Conn, d datagram.Datagram) error
 
@@ -134,6 +141,7 @@ func New(o *Options) *Mux {
 	m.o.Calls = orDefault(o.Calls, defaultCalls)
 	m.o.BufferBytes = orDefault(o.BufferBytes, defaultBuffer)
 	m.o.PoolBytes = orDefault(o.PoolBytes, defaultPool)
+	m.o.Linger = orDefault(o.Linger, defaultLinger)
 	m.buffers.New = func() any {
 		b := make([]byte, 0, m.o.BufferBytes)
 		return &b
@@ -141,7 +149,7 @@ func New(o *Options) *Mux {
 	return m
 }
 
-func orDefault(n, otherwise int) int {
+func orDefault[N int | time.Duration](n, otherwise N) N {
 	if n > 0 {
 		return n
 	}

@@ -3,6 +3,7 @@ package mux
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,9 @@ type serving struct {
 	queue  []*served          // those that wait
 	bytes  int                // of queue
 	active int                // goroutines
+	ctx    context.Context    // that of all calls; nil before the first
+	cancel context.CancelCauseFunc
+	ended  error // why no call is of use any more
 }
 
 // served is a call of the peer's.
@@ -129,15 +133,52 @@ func (s *serving) next() *served {
 	return call
 }
 
-// giveUp ends a call that its caller does not wait for any more.
+// giveUp ends a call that its caller does not wait for any more, or takes it out of the queue.
 func (s *serving) giveUp(id uint64) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if call := s.known[id]; call != nil {
+	call := s.known[id]
+	waits := slices.Index(s.queue, call)
+	switch {
+	case call == nil:
+	case waits >= 0:
+		s.queue = slices.Delete(s.queue, waits, waits+1)
+		s.bytes -= cost(call.d)
+		delete(s.known, id)
+	default:
 		call.cancelled = true
 		if call.cancel != nil {
 			call.cancel()
 		}
+	}
+	s.mu.Unlock()
+	if waits >= 0 {
+		s.c.busy.Add(-1)
+		s.c.acks.done(call.ticket)
+	}
+}
+
+// context returns the context of all calls, which ends when nobody can get their answers.
+func (s *serving) context() context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx == nil {
+		s.ctx, s.cancel = context.WithCancelCause(s.c.ctx)
+		if s.ended != nil {
+			s.cancel(s.ended)
+		}
+	}
+	return s.ctx
+}
+
+// end ends the contexts of all calls, those to come as well.
+func (s *serving) end(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended == nil {
+		s.ended = err
+	}
+	if s.cancel != nil {
+		s.cancel(err)
 	}
 }
 
@@ -145,7 +186,10 @@ func (s *serving) giveUp(id uint64) {
 func (c *Conn) serveCall(call *served) {
 	s := &c.serving
 	defer c.busy.Add(-1)
-	ctx := c.contextOf(call.d, false)
+	ctx := s.context()
+	if call.d.Redelivered {
+		ctx = context.WithValue(ctx, redeliveredKey{}, true)
+	}
 	var cancel context.CancelFunc
 	if call.deadline.IsZero() {
 		ctx, cancel = context.WithCancel(ctx)

@@ -62,7 +62,7 @@ func (s *Server) Serve(l *reconnect.Listener) error {
 	for {
 		conn, err := l.Accept(context.Background())
 		if err == nil {
-			_, err = s.add(conn, func(c *Conn) { c.ofListener = c.IsSession() })
+			_, err = s.add(conn, true, func(c *Conn) { c.ofListener = c.IsSession() })
 			if err == nil {
 				continue // what had begun before Shutdown is served too
 			}
@@ -82,8 +82,8 @@ func (s *Server) Serve(l *reconnect.Listener) error {
 }
 
 // Attach handles what comes on conn, which belongs to s from then on: a connection that was made elsewhere, by
-// reconnect.NewPlain or reconnect.Dial. It does not block. The error is that of Mux.Err, or ErrServerClosed; conn is
-// closed then.
+// reconnect.NewPlain or reconnect.Dial. It does not block. The error is that of Mux.Err, or ErrServerClosed, from the
+// beginning of Shutdown on; conn is closed then.
 //
 // Calls on a session that reconnect.Dial made, and that is lost and replaced, wait until their contexts end: Mux.Dial
 // does better.
@@ -92,14 +92,15 @@ func (s *Server) Attach(conn *reconnect.Conn) (*Conn, error) {
 		_ = conn.CloseNow()
 		return nil, err
 	}
-	return s.add(conn, nil)
+	return s.add(conn, false, nil)
 }
 
-// add begins to handle conn. before is told of it first, if not nil.
-func (s *Server) add(conn *reconnect.Conn, before func(*Conn)) (*Conn, error) {
+// add begins to handle conn, also while the server drains if late. before is told of it first, if not nil.
+func (s *Server) add(conn *reconnect.Conn, late bool, before func(*Conn)) (*Conn, error) {
 	c := newConn(s, conn)
+	c.ready.Store(s.m.o.Ready == nil)
 	s.mu.Lock()
-	if s.closed {
+	if s.closed || s.draining && !late {
 		s.mu.Unlock()
 		c.cancel(ErrServerClosed)
 		_ = conn.CloseNow()
@@ -115,6 +116,12 @@ func (s *Server) add(conn *reconnect.Conn, before func(*Conn)) (*Conn, error) {
 	s.mu.Unlock()
 	go c.run()
 	return c, nil
+}
+
+func (s *Server) isDraining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining && !s.closed
 }
 
 // remove takes a connection out of the registry.
@@ -143,7 +150,8 @@ func (s *Server) Conn(id uint64) (*Conn, bool) {
 	return c, ok
 }
 
-// Conns returns an iterator over the connections, in the order in which they came: those that there are when it begins.
+// Conns returns an iterator over the connections, in the order in which they came: those that there are when it begins,
+// with those whose Ready has not returned.
 // The loop may take its time and call anything.
 func (s *Server) Conns() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
@@ -294,7 +302,7 @@ func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.tick.set(0, nil)
+	s.tick.end()
 	var closing sync.WaitGroup
 	for _, c := range s.all() {
 		c.because(ErrServerClosed)

@@ -60,6 +60,10 @@ func TestTable(t *testing.T) {
 
 type converter interface{ Convert() }
 
+type ownJSON struct{ C chan int }
+
+func (*ownJSON) UnmarshalJSON([]byte) error { return nil }
+
 // All that is wrong with a set of tags is said at the start, by whatever is used first, and all of it at once.
 func TestFaultsAtStart(t *testing.T) {
 	m := mux.New(nil)
@@ -77,6 +81,12 @@ func TestFaultsAtStart(t *testing.T) {
 	mux.Handle[struct {
 		S string `msgpack:"s,intern"`
 	}](m, 11, "interned", mux.Msgpack{}, nil)
+	mux.Handle[struct{ *Embedded1 }](m, 12, "embedded", mux.Msgpack{}, nil)
+	mux.Handle[struct {
+		*Embedded2 `msgpack:",noinline"`
+	}](m, 13, "whole", mux.Msgpack{}, nil)
+	mux.Handle[struct{ *time.Time }](m, 14, "time", mux.Msgpack{}, nil)
+	mux.Handle[ownJSON](m, 15, "own JSON", mux.Msgpack{}, nil)
 	mux.Sender[float32](m)
 	mux.Sender[int32](m)
 	err := m.Err()
@@ -93,12 +103,16 @@ func TestFaultsAtStart(t *testing.T) {
 		"none (recipient 9): no codec",
 		"call (recipient 10): msgpack: cannot decode into mux_test.converter",
 		"interned (recipient 11): msgpack: field S",
+		"embedded (recipient 12): msgpack: struct { *mux_test.Embedded1 } embeds a pointer to mux_test.Embedded1",
+		"whole (recipient 13): msgpack: mux_test.Embedded2 embeds a pointer to mux_test.Embedded3",
+		"own JSON (recipient 15): msgpack: cannot carry chan int",
 		"float32 has no tag",
 		"int32 is the request of a call",
 	} {
 		assert.ErrorContains(t, err, want)
 	}
 	assert.ErrorIs(t, err, mux.ErrUnbound)
+	assert.NotContains(t, err.Error(), "(recipient 14)")
 
 	var n mem.Network
 	s := mux.NewServer(m)

@@ -56,13 +56,18 @@ func (t *ticker) fire(gen uint64) {
 	}
 }
 
-// stop ends it for good, and waits for a call under way.
-func (t *ticker) stop() {
+// end ends it for good, but for a call under way.
+func (t *ticker) end() {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.ended = true
 	if t.timer != nil {
 		t.timer.Stop()
 	}
-	t.mu.Unlock()
+}
+
+// stop is end that waits for a call under way.
+func (t *ticker) stop() {
+	t.end()
 	t.running.Wait()
 }

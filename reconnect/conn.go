@@ -23,7 +23,9 @@ type Conn struct {
 	r Reader
 
 	mu      sync.Mutex
-	closing gate // when Close or CloseNow begins; guarded by mu
+	closing gate                    // when Close or CloseNow begins; guarded by mu
+	ctx     context.Context         // Context's; nil until it was asked for; guarded by mu
+	cancel  context.CancelCauseFunc // of ctx; guarded by mu
 }
 
 func newConn(e engine) *Conn {
@@ -107,6 +109,32 @@ func (c *Conn) Redial(reason error) {
 // when a session has ended, and when a write of a plain connection failed. What has arrived may still be received,
 // unless this side closed.
 func (c *Conn) Done() <-chan struct{} { return c.e.done() }
+
+// Context returns a context, always the same one, that ends when Done closes, and whose cause is then what Err returns. It
+// has no values and no deadline. context.AfterFunc has a function called at the end of c, without a goroutine that waits for it.
+func (c *Conn) Context() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx == nil {
+		c.ctx, c.cancel = context.WithCancelCause(context.Background())
+		select {
+		case <-c.Done():
+			c.cancel(c.Err())
+		default:
+		}
+	}
+	return c.ctx
+}
+
+// over ends Context, once Done is closed.
+func (c *Conn) over() {
+	c.mu.Lock()
+	cancel := c.cancel
+	c.mu.Unlock()
+	if cancel != nil {
+		cancel(c.Err())
+	}
+}
 
 // Err returns why the session or plain connection, or its receiving side, ended, and nil before that. io.EOF means that
 // the peer ended its sending in good order; ErrClosed, that this side closed. That the connection of a session broke is

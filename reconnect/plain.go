@@ -51,6 +51,7 @@ func DialPlain(ctx context.Context, d transport.Dialer, o *PlainOptions) (*Conn,
 // plain is the engine of bare datagrams over one net.Conn. Its two sides are parts of it, and have most of the engine's
 // methods; what concerns both is here.
 type plain struct {
+	c  *Conn
 	nc net.Conn
 	outbound
 	inbound
@@ -70,7 +71,8 @@ func newPlain(nc net.Conn, head []byte, o *PlainOptions) *Conn {
 	codec := &datagram.Options{MaxPayload: o.MaxPayload, Framing: o.Framing}
 	p.outbound.init(p, codec, o.SendBuffer)
 	p.inbound.init(p, codec, head)
-	return newConn(p)
+	p.c = newConn(p)
+	return p.c
 }
 
 func (p *plain) refusing() <-chan struct{} { return p.outbound.refusing }
@@ -147,4 +149,5 @@ func (p *plain) end(err error, closeStream func()) {
 	p.inbound.end(err)
 	closeStream() // only now that both sides know the reason, so that nobody takes the closing for an error of its own
 	close(p.over)
+	p.c.over()
 }

@@ -144,8 +144,9 @@ func (s *sess) finalize() {
 		s.serve.l.remove(s)
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.over.close()
+	s.mu.Unlock()
+	s.c.over()
 }
 
 func (s *sess) fail(err error) { s.abort(err) }
