@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"os"
 )
 
 // How a Reader takes memory, in bytes.
@@ -232,7 +233,10 @@ func (r *Reader) Fill() error {
 		r.end += n
 	}
 	if err != nil && n > 0 {
-		r.pending, err = err, nil
+		if !errors.Is(err, os.ErrDeadlineExceeded) { // of that the next Read tells, if it still holds
+			r.pending = err
+		}
+		err = nil
 	}
 	if err != nil {
 		return r.fail(err)

@@ -21,6 +21,9 @@ type Run struct {
 // frames were taken off; nobody may use Raw, or any payload of it, after that. The function Release must not be called for
 // a payload of a run that is released.
 func (run *Run) Release() {
+	if run.lease == kept {
+		return
+	}
 	if run.lease != nil {
 		run.lease.done()
 		return
@@ -29,6 +32,13 @@ func (run *Run) Release() {
 		Release(Datagram{Payload: run.Raw[HeaderSize:]})
 	}
 }
+
+// Keep says that a payload of the run was given away for good: Release, of the run and of copies that are made from then on,
+// does nothing.
+func (run *Run) Keep() { run.lease = kept }
+
+// kept is the lease of runs that are never given back.
+var kept = new(lease)
 
 // Next takes the first frame off the run: d is its recipient and its payload, which is a slice of Raw. ok is false
 // where no frame is left. Of a control frame Recipient is the kind.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,7 +32,11 @@ func Dial(ctx context.Context, d transport.Dialer, o *DialOptions) (*Conn, error
 	case <-s.dial.begun:
 		return s.c, nil
 	case <-s.ending():
-		<-s.done()
+		select {
+		case <-s.done():
+		case <-ctx.Done():
+			s.abort(ErrClosed) // the error is there, and what is still under way is for the peer
+		}
 		return nil, s.err()
 	case <-ctx.Done():
 		s.abort(ErrClosed)
@@ -77,6 +82,9 @@ func open(d transport.Dialer, o *DialOptions, once bool) *sess {
 	if o == nil {
 		o = new(DialOptions)
 	}
+	if d == nil || slices.Contains(o.Fallbacks, nil) {
+		panic("reconnect: a nil Dialer")
+	}
 	s := newSess(o.SessionOptions, clock{time.Now()})
 	g := &dialing{s: s, o: *o, once: once, begun: make(chan struct{})}
 	g.endpoints = append([]transport.Dialer{d}, o.Fallbacks...)
@@ -95,7 +103,7 @@ func open(d transport.Dialer, o *DialOptions, once bool) *sess {
 	return s
 }
 
-// redialer makes a Redialer that knows of no outage.
+// redialer makes the session's Redialer.
 func (g *dialing) redialer() *redial.Redialer {
 	var p redial.Policy
 	if g.o.Redial != nil {
@@ -108,6 +116,18 @@ func (g *dialing) redialer() *redial.Redialer {
 			return told(ctx, f)
 		}
 		return redial.Decision{}
+	}
+	connected := p.OnConnected
+	p.OnConnected = func(ctx context.Context, c redial.Connection) error {
+		if lazy, ok := c.Conn.(handshaker); ok { // tls.Client's: before that it has no exporter
+			if err := lazy.HandshakeContext(ctx); err != nil {
+				return err
+			}
+		}
+		if connected != nil {
+			return connected(ctx, c)
+		}
+		return nil
 	}
 	if asked := p.OnAttempt; g.o.Limit != nil {
 		p.OnAttempt = func(ctx context.Context) error {
@@ -125,8 +145,8 @@ func (g *dialing) redialer() *redial.Redialer {
 // errAsked is why Redial gives a connection up, if it is not told.
 var errAsked = errors.New("reconnect: asked to dial again")
 
-// errRedial ends a dial to begin another.
-var errRedial = errors.New("reconnect: dialling anew")
+// handshaker is a TLS connection, which may not have shaken hands.
+type handshaker interface{ HandshakeContext(context.Context) error }
 
 // run dials, and reads what it has dialled, until the session ends.
 func (g *dialing) run() {
@@ -161,52 +181,44 @@ func (g *dialing) run() {
 // connect returns the next connection; nil if the session has ended; or an error that ends it.
 func (g *dialing) connect() (*redial.Link, error) {
 	s := g.s
-	for {
-		ctx, cancel := context.WithCancelCause(g.ctx)
-		s.mu.Lock()
-		rl, rd := g.next, g.rd
-		g.next = nil
-		if rl == nil {
-			g.stopDial = cancel
-		}
-		gave := g.tried()
-		ended := s.ended
-		s.mu.Unlock()
-		var err error
-		switch {
-		case ended, rl != nil:
-		case gave != nil:
-			err = gave
-		default:
-			rl, err = rd.Dial(ctx)
-		}
-		s.mu.Lock()
-		g.stopDial = nil
-		if err != nil {
-			g.endTurn()
-		}
-		cause := context.Cause(ctx)
-		ended = s.ended
-		s.mu.Unlock()
-		cancel(nil)
-		switch {
-		case ended:
-			if rl != nil {
-				closeNow(rl.Conn)
-			}
-			return nil, nil
-		case errors.Is(cause, errRedial):
-			if rl != nil {
-				closeNow(rl.Conn) // it came just then, and from a Redialer that is not in use any more
-			}
-			continue
-		case err == nil:
-			return rl, nil
-		case errors.As(cause, &gave) || errors.As(err, &gave):
-			return nil, gave.err
-		}
-		return nil, err
+	ctx, cancel := context.WithCancelCause(g.ctx)
+	defer cancel(nil)
+	s.mu.Lock()
+	rl := g.next
+	g.next = nil
+	if rl == nil {
+		g.stopDial = cancel
 	}
+	gave := g.tried()
+	ended := s.ended
+	s.mu.Unlock()
+	var err error
+	switch {
+	case ended, rl != nil:
+	case gave != nil:
+		err = gave
+	default:
+		rl, err = g.rd.Dial(ctx)
+	}
+	s.mu.Lock()
+	g.stopDial = nil
+	if err != nil {
+		g.endTurn()
+	}
+	ended = s.ended
+	s.mu.Unlock()
+	switch {
+	case ended:
+		if rl != nil {
+			closeNow(rl.Conn)
+		}
+		return nil, nil
+	case err == nil:
+		return rl, nil
+	case errors.As(context.Cause(ctx), &gave) || errors.As(err, &gave):
+		return nil, gave.err
+	}
+	return nil, err
 }
 
 // attach lets the session go on with a connection. It returns nil if it does not, and then why, unless the session has
@@ -250,7 +262,9 @@ func (g *dialing) detached(rl *redial.Link, l *link, err error) bool {
 		g.leave()
 	}
 	s.mu.Lock()
-	g.endTurn()
+	if g.next == nil { // the turn is that of the connection to move to
+		g.endTurn()
+	}
 	ended, up, known := s.ended, g.up, g.known
 	s.mu.Unlock()
 	switch {
@@ -391,10 +405,7 @@ func (g *dialing) redial(reason error) {
 		reason = errAsked
 	}
 	if g.stopDial != nil {
-		old := g.rd
-		g.rd = g.redialer()
-		g.stopDial(errRedial)
-		_ = old.Close()
+		g.rd.Restart()
 		return
 	}
 	if g.cur != nil {
@@ -423,7 +434,7 @@ func (g *dialing) prefer(l *link, rl *redial.Link) (stop func()) {
 			better, err := g.rd.DialPreferred(ctx, rl)
 			if err == nil {
 				g.s.mu.Lock()
-				if g.s.link == l && ctx.Err() == nil {
+				if g.s.link == l && !g.s.ended && ctx.Err() == nil {
 					g.next, better = better, nil
 					g.s.lose(l, errPreferred)
 					g.s.note()

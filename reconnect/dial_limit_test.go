@@ -171,3 +171,24 @@ func TestDialLimitCalledOff(t *testing.T) {
 	})
 	assert.Panics(t, func() { reconnect.NewDialLimit(0) })
 }
+
+// A session that ends before its answer gives its turn back.
+func TestDialLimitOfTheClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(mem.Network)
+		silent := listenMem(t, n, "silent")
+		defer silent.Close()
+		l := reconnect.NewListener(listenMem(t, n, "s"), nil)
+		defer l.Close()
+		limit := &reconnect.DialOptions{Limit: reconnect.NewDialLimit(1)}
+		mute := reconnect.Open(mem.Dialer{Network: n, Addr: "silent"}, limit)
+		synctest.Wait()
+		begin := time.Now()
+		mute.CloseNow()
+		synctest.Wait()
+		good, err := reconnect.Dial(context.Background(), mem.Dialer{Network: n, Addr: "s"}, limit)
+		require.NoError(t, err)
+		defer good.CloseNow()
+		assert.LessOrEqual(t, time.Since(begin), 20*time.Millisecond)
+	})
+}

@@ -3,6 +3,7 @@ package reconnect
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 
 	"github.com/towline-mq/towline/datagram"
@@ -68,6 +69,13 @@ func (e *SessionLostError) Is(target error) bool { return target == ErrSessionLo
 
 // Unwrap returns e.Err.
 func (e *SessionLostError) Unwrap() error { return e.Err }
+
+// notEOF is an error that came of io.EOF, and does not match it.
+type notEOF struct{ err error }
+
+func (e notEOF) Error() string        { return e.err.Error() }
+func (e notEOF) Is(target error) bool { return target != io.EOF && errors.Is(e.err, target) }
+func (e notEOF) As(target any) bool   { return errors.As(e.err, target) }
 
 type closedError struct{}
 

@@ -37,7 +37,7 @@ func FuzzFirstBytes(f *testing.F) {
 		synctest.Test(t, func(t *testing.T) {
 			n := new(mem.Network)
 			l := reconnect.NewListener(listenMem(t, n, "s"), &reconnect.ListenOptions{
-				Plain: reconnect.PlainPeers(how % 2 * 2), HandshakeTimeout: time.Second, MaxHandshakes: 8,
+				Plain: []reconnect.PlainPeers{reconnect.AllowPlain, reconnect.RefusePlain}[how%2], HandshakeTimeout: time.Second, MaxHandshakes: 8,
 			})
 			ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 			defer cancel()

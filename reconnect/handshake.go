@@ -185,7 +185,7 @@ func (l *Listener) authenticate(ctx context.Context, nc net.Conn, token []byte, 
 	if l.o.Authenticate == nil {
 		return "", nil
 	}
-	principal, err := l.o.Authenticate(ctx, &Peer{Addr: nc.RemoteAddr(), TLS: tlsState(nc), Token: token, Resume: resume})
+	principal, err := l.o.Authenticate(ctx, &Peer{Addr: nc.RemoteAddr(), TLS: tlsState(nc), Token: bytes.Clone(token), Resume: resume})
 	switch {
 	case err != nil && ctx.Err() != nil: // that it was too slow says nothing of the peer, which may dial again
 		return "", fmt.Errorf("%w: Authenticate had no more time: %w", l.busy(session.ReasonBusy), err)

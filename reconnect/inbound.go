@@ -15,7 +15,7 @@ import (
 // inbound is the receiving side. Its errors leave the sending side as it is. There is no goroutine for it: a
 // caller that finds nothing reads the stream itself, one at a time, for all.
 //
-// Invariant: while reading is set only the goroutine that set it touches dec, and dec holds no whole frame.
+// Invariant: while reading is set only the goroutine that set it touches dec, and dec holds no whole frame; rest may.
 type inbound struct {
 	p     *plain
 	reads atomic.Uint64 // how often the stream was read
@@ -25,8 +25,9 @@ type inbound struct {
 	rest     []datagram.Run // goes before what dec has
 	framed   bool           // dec has a Framing, and so no runs
 	reading  bool
-	err      error // final: the stream's end, or the connection's
-	dropping bool  // this side has closed: no more is handed out
+	poked    bool        // the read was interrupted, for there is something in rest
+	err      error       // final: the stream's end, or the connection's
+	dropping atomic.Bool // this side has closed: no more is handed out; set under mu
 	received uint64
 	changed  signal // reading or err
 }
@@ -45,14 +46,10 @@ func (i *inbound) init(p *plain, codec *datagram.Options, head []byte) {
 func (i *inbound) receive(ctx context.Context) (datagram.Datagram, error) {
 	i.mu.Lock()
 	for {
-		if !i.reading && !i.dropping {
-			d, ok, err := i.next()
-			if ok {
-				i.received++
-				i.mu.Unlock()
-				return d, nil
-			}
-			i.final(err)
+		if d, ok := i.next(); ok {
+			i.received++
+			i.mu.Unlock()
+			return d, nil
 		}
 		if err := i.more(ctx); err != nil {
 			i.mu.Unlock()
@@ -69,20 +66,17 @@ func (i *inbound) receiveBatch(ctx context.Context, dst []datagram.Datagram) (n 
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for {
-		if !i.reading && !i.dropping {
-			for n < len(dst) {
-				d, ok, err := i.next()
-				if !ok {
-					i.final(err)
-					break
-				}
-				dst[n] = d
-				n++
+		for n < len(dst) {
+			d, ok := i.next()
+			if !ok {
+				break
 			}
-			if n > 0 {
-				i.received += uint64(n)
-				return n, nil
-			}
+			dst[n] = d
+			n++
+		}
+		if n > 0 {
+			i.received += uint64(n)
+			return n, nil
 		}
 		if err := i.more(ctx); err != nil {
 			return 0, err
@@ -90,21 +84,33 @@ func (i *inbound) receiveBatch(ctx context.Context, dst []datagram.Datagram) (n 
 	}
 }
 
-// next takes a datagram that has arrived. mu is held.
-func (i *inbound) next() (datagram.Datagram, bool, error) {
+// next takes a datagram that has arrived, if there is one. mu is held.
+func (i *inbound) next() (datagram.Datagram, bool) {
+	if i.dropping.Load() {
+		return datagram.Datagram{}, false
+	}
 	if n := len(i.rest); n > 0 {
+		i.rest[n-1].Keep() // the payload is the caller's, and so is the memory around it
 		d, _ := i.rest[n-1].Next()
 		if i.rest[n-1].N == 0 {
 			i.rest = i.rest[:n-1]
 		}
-		return d, true, nil
+		return d, true
 	}
-	return i.dec.Next()
+	if i.reading {
+		return datagram.Datagram{}, false
+	}
+	d, ok, err := i.dec.Next()
+	i.final(err)
+	return d, ok
 }
 
 // each calls f with each datagram, and gives their memory back.
 func (i *inbound) each(ctx context.Context, f func(datagram.Datagram) error) error {
 	for i.framed {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		d, err := i.receive(ctx)
 		if err == nil {
 			err = f(d)
@@ -118,7 +124,7 @@ func (i *inbound) each(ctx context.Context, f func(datagram.Datagram) error) err
 		if err != nil {
 			return err
 		}
-		if err := i.eachOf(run, f); err != nil {
+		if err := i.eachOf(ctx, run, f); err != nil {
 			return err
 		}
 	}
@@ -129,12 +135,12 @@ func (i *inbound) takeRun(ctx context.Context) (run datagram.Run, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for {
-		if n := len(i.rest); n > 0 && !i.dropping {
+		if n := len(i.rest); n > 0 && !i.dropping.Load() {
 			run, i.rest = i.rest[n-1], i.rest[:n-1]
 			i.received += uint64(run.N)
 			return run, nil
 		}
-		if !i.reading && !i.dropping {
+		if !i.reading && !i.dropping.Load() {
 			run, err := i.dec.Frames()
 			if run.N > 0 {
 				i.received += uint64(run.N)
@@ -148,8 +154,9 @@ func (i *inbound) takeRun(ctx context.Context) (run datagram.Run, err error) {
 	}
 }
 
-// eachOf calls f with each datagram of run. What f has not seen is left to the next receiver.
-func (i *inbound) eachOf(run datagram.Run, f func(datagram.Datagram) error) error {
+// eachOf calls f with each datagram of run, until ctx or the receiving ends. What f has not seen is left to the next
+// receiver.
+func (i *inbound) eachOf(ctx context.Context, run datagram.Run, f func(datagram.Datagram) error) error {
 	whole, done := run, false
 	defer func() {
 		if done {
@@ -159,20 +166,29 @@ func (i *inbound) eachOf(run datagram.Run, f func(datagram.Datagram) error) erro
 		i.mu.Lock()
 		defer i.mu.Unlock()
 		i.received -= uint64(run.N)
-		if run.N > 0 && !i.dropping {
+		if run.N > 0 && !i.dropping.Load() {
 			i.rest = append(i.rest, run)
+			i.changed.broadcast()
+			if i.reading {
+				i.poked = true
+				_ = i.p.nc.SetReadDeadline(longAgo)
+			}
 		}
 	}()
-	for {
-		d, ok := run.Next()
-		if !ok {
-			done = true
-			return nil
+	for run.N > 0 {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
+		if i.dropping.Load() {
+			return ErrClosed
+		}
+		d, _ := run.Next()
 		if err := f(d); err != nil {
 			return err
 		}
 	}
+	done = true
+	return nil
 }
 
 // more returns nil when it may be worth looking again, which it makes so: by reading, or by waiting for who reads. mu
@@ -199,12 +215,17 @@ func (i *inbound) more(ctx context.Context) error {
 	i.mu.Lock()
 	i.reading = false
 	i.changed.broadcast()
+	poked := i.poked
+	if i.poked = false; poked && !i.dropping.Load() {
+		_ = i.p.nc.SetReadDeadline(time.Time{})
+	}
 	switch {
 	case i.err != nil:
 		// The connection ended while the read was under way. What it brought is still handed out.
 	case err != nil && ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded):
 		// Not any timeout: ETIMEDOUT is the system's word that the peer is gone.
 		return context.Cause(ctx)
+	case err != nil && poked && errors.Is(err, os.ErrDeadlineExceeded):
 	case err != nil:
 		i.final(err)
 	}
@@ -225,7 +246,7 @@ func (i *inbound) fill(ctx context.Context) error {
 	if !stop() {
 		<-interrupted
 		i.mu.Lock()
-		if !i.dropping {
+		if !i.dropping.Load() {
 			_ = i.p.nc.SetReadDeadline(time.Time{})
 		}
 		i.mu.Unlock()
@@ -252,7 +273,7 @@ func (i *inbound) receiveErr() error {
 func (i *inbound) stop() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.dropping = true
+	i.dropping.Store(true)
 	if i.err == nil || !isEOF(i.err) {
 		i.err = ErrClosed
 	}
@@ -293,7 +314,7 @@ func (i *inbound) end(err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if err == ErrClosed {
-		i.dropping = true
+		i.dropping.Store(true)
 	}
 	i.final(err)
 	i.changed.broadcast()

@@ -12,9 +12,9 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
+	"github.com/towline-mq/towline/internal/accept"
 	"github.com/towline-mq/towline/reconnect/internal/session"
 )
 
@@ -83,6 +83,11 @@ func NewListener(ln net.Listener, o *ListenOptions) *Listener {
 	l := &Listener{
 		o: *o, log: o.Logger, clock: clock{time.Now()},
 		opening: map[*opening]struct{}{}, plain: map[*Conn]struct{}{},
+	}
+	if l.o.Plain == PlainIfAnybody {
+		if l.o.Plain = AllowPlain; o.Authenticate != nil {
+			l.o.Plain = RefusePlain
+		}
 	}
 	l.ctx, l.shut = context.WithCancel(context.Background())
 	if l.log == nil {
@@ -293,8 +298,8 @@ const (
 
 // passes waits, and returns true, if err is of the kind that passes, such as too many open files.
 func (l *Listener) passes(err error, wait time.Duration) bool {
-	var errno syscall.Errno
-	if !errors.As(err, &errno) || !errno.Temporary() {
+	var temporary interface{ Temporary() bool } // as package net has it, and net/http asks
+	if !accept.Passing(err) && (!errors.As(err, &temporary) || !temporary.Temporary()) {
 		return false
 	}
 	l.log.Warn("accepting failed, and is tried again", slog.Any("reason", err), slog.Duration("wait", wait))
@@ -424,5 +429,6 @@ func (l *Listener) Shutdown(ctx context.Context, delay, spread time.Duration) er
 		}
 		break
 	}
-	return errors.Join(err, l.Close())
+	_ = l.Close() // nil
+	return err
 }

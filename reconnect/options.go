@@ -100,9 +100,11 @@ type DialOptions struct {
 type PlainPeers int
 
 const (
+	// PlainIfAnybody is AllowPlain, or, where ListenOptions.Authenticate asks who a peer is, RefusePlain.
+	PlainIfAnybody PlainPeers = iota
 	// AllowPlain serves them with plain connections. A peer that says nothing within HandshakeTimeout counts as one,
-	// and so does one that ends its stream at once, as health checks do.
-	AllowPlain PlainPeers = iota
+	// and so does one that ends its stream at once, as health checks do. Authenticate is not asked about them.
+	AllowPlain
 	// OnlyPlain serves nobody else: no byte is looked at, each connection is a plain one.
 	OnlyPlain
 	// RefusePlain closes their connections.
@@ -113,18 +115,18 @@ const (
 type ListenOptions struct {
 	SessionOptions
 
-	// Plain says what to do with peers that have no sessions.
+	// Plain says what to do with peers that have no sessions: they have nothing to show to Authenticate.
 	Plain PlainPeers
 
 	// PlainFraming replaces the 8-byte header on plain connections. It must only be set with OnlyPlain.
 	PlainFraming datagram.Framing
 
-	// Expiry is how long a session is kept without a connection. 0: DefaultExpiry. One that its dialer has not
+	// Expiry is how long a session is kept without a connection, up to 49 days. 0: DefaultExpiry. One that its dialer has not
 	// confirmed is kept for 30 s at most.
 	Expiry time.Duration
 
-	// Authenticate says who a peer is, at each connection that it makes; an error refuses it, which ends the dialer's
-	// session. A session is only resumed by the principal that began it. ctx ends when four fifths of HandshakeTimeout
+	// Authenticate says who a peer is, at each connection that it makes for a session; an error refuses it, which ends the
+	// dialer's session. A session is only resumed by the principal that began it. ctx ends when four fifths of HandshakeTimeout
 	// are over, and with Close; an error after that asks the dialer to come back in 1 to 2 s. nil: everybody is "".
 	Authenticate func(ctx context.Context, p *Peer) (principal string, err error)
 

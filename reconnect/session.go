@@ -35,8 +35,8 @@ type sess struct {
 	cur      session.Run
 	left     []session.Run // goes before what the machine has, and behind cur
 	received uint64
-	consumed uint64 // of them, by Ack
-	dropping bool   // nothing more is handed out
+	consumed uint64      // of them, by Ack
+	dropping atomic.Bool // nothing more is handed out; set under rmu
 	waiters  atomic.Int32
 	ready    chan struct{} // a token: there may be something to receive
 

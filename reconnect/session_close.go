@@ -97,6 +97,9 @@ func (s *sess) lostError(reason string, err error) error {
 
 // abort ends the session at once, for the first reason given, and tells the peer if that takes no wait.
 func (s *sess) abort(err error) {
+	if isEOF(err) {
+		err = notEOF{err} // some dialer's, or the program's: not the end of the peer's stream
+	}
 	s.mu.Lock()
 	if s.ended {
 		s.brutal = true

@@ -40,7 +40,7 @@ const bearable = 12 * time.Second
 
 func newSiege(t *testing.T, o reconnect.ListenOptions, app func(*reconnect.Conn) error) *siege {
 	o.HandshakeTimeout = 2 * bearable
-	if o.Plain == reconnect.AllowPlain {
+	if o.Plain == reconnect.PlainIfAnybody {
 		o.Plain = reconnect.RefusePlain
 	}
 	s := &siege{t: t, before: holds()}

@@ -245,7 +245,14 @@ func (s *sess) borrow(ctx context.Context) *link {
 func (s *sess) poke(l *link, done <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l.turn == turnReceiver && l.reader == done && s.link == l && !s.ended {
+	if l.reader == done && s.link == l {
+		s.callOff(l)
+	}
+}
+
+// callOff interrupts the read of a receiver, if it is one that reads l, for there is something else for it to see. mu is held.
+func (s *sess) callOff(l *link) {
+	if l != nil && l.turn == turnReceiver && !s.ended {
 		l.poked = true
 		_ = l.nc.SetReadDeadline(longAgo) // fails on a closed connection only, whose Read has ended
 	}

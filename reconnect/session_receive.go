@@ -62,6 +62,7 @@ func (s *sess) next() (datagram.Datagram, bool) {
 	if !s.atHand() {
 		return datagram.Datagram{}, false
 	}
+	s.cur.Keep() // the payload is the caller's, and so is the memory around it
 	return nextOf(&s.cur)
 }
 
@@ -72,7 +73,7 @@ func (s *sess) each(ctx context.Context, f func(datagram.Datagram) error) error 
 		if err != nil {
 			return err
 		}
-		if err := s.eachOf(run, f); err != nil {
+		if err := s.eachOf(ctx, run, f); err != nil {
 			return err
 		}
 	}
@@ -99,8 +100,9 @@ func (s *sess) takeRun(ctx context.Context) (run session.Run, err error) {
 	}
 }
 
-// eachOf calls f with each datagram of run. What f has not seen is left to the next receiver.
-func (s *sess) eachOf(run session.Run, f func(datagram.Datagram) error) error {
+// eachOf calls f with each datagram of run, until ctx or the receiving ends. What f has not seen is left to the next
+// receiver.
+func (s *sess) eachOf(ctx context.Context, run session.Run, f func(datagram.Datagram) error) error {
 	whole, done := run.Run, false
 	defer func() {
 		if done {
@@ -109,12 +111,14 @@ func (s *sess) eachOf(run session.Run, f func(datagram.Datagram) error) error {
 			s.putBack(run)
 		}
 	}()
-	for {
-		d, ok := nextOf(&run)
-		if !ok {
-			done = true
-			return nil
+	for run.N > 0 {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
+		if s.dropping.Load() {
+			return ErrClosed
+		}
+		d, _ := nextOf(&run)
 		if s.o.AckConsumed {
 			s.rmu.Lock()
 			s.received++
@@ -124,6 +128,8 @@ func (s *sess) eachOf(run session.Run, f func(datagram.Datagram) error) error {
 			return err
 		}
 	}
+	done = true
+	return nil
 }
 
 func (s *sess) putBack(run session.Run) {
@@ -132,11 +138,14 @@ func (s *sess) putBack(run session.Run) {
 	if !s.o.AckConsumed {
 		s.received -= uint64(run.N)
 	}
-	if s.dropping {
+	if s.dropping.Load() {
 		return
 	}
 	s.left = append(s.left, run)
 	s.pass()
+	s.mu.Lock()
+	s.callOff(s.link)
+	s.mu.Unlock()
 }
 
 // atHand reports whether cur has a datagram to hand out. rmu is held.
@@ -145,7 +154,7 @@ func (s *sess) atHand() bool {
 		last := len(s.left) - 1
 		s.cur, s.left = s.left[last], s.left[:last]
 	}
-	return s.cur.N > 0 && !s.dropping
+	return s.cur.N > 0 && !s.dropping.Load()
 }
 
 // nextOf takes a datagram off run.
@@ -203,7 +212,7 @@ func (s *sess) notify() {
 // refill gets more datagrams at hand, or waits until it is worth another look: then it has given up rmu and returns
 // false. It has given it up with an error too, which is final, or ctx's.
 func (s *sess) refill(ctx context.Context) (more bool, err error) {
-	if s.dropping {
+	if s.dropping.Load() {
 		s.pass()
 		s.rmu.Unlock()
 		return false, ErrClosed
@@ -284,7 +293,7 @@ func (s *sess) ack(n int) error {
 // drop lets nothing more be handed out.
 func (s *sess) drop() {
 	s.rmu.Lock()
-	s.dropping = true
+	s.dropping.Store(true)
 	s.cur, s.left = session.Run{}, nil
 	s.rmu.Unlock()
 }
@@ -294,6 +303,7 @@ func (s *sess) stop() {
 	s.mu.Lock()
 	s.closing = true
 	s.m.Stop()
+	s.callOff(s.link)
 	s.settle(false)
 	s.notify()
 }

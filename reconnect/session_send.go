@@ -229,7 +229,7 @@ func (s *sess) finish(ctx context.Context) error {
 func (s *sess) unsent(err error) error {
 	n := s.m.Stats().Unacked + s.inHand
 	switch {
-	case n == 0 && (err == nil || errors.Is(err, ErrPeerClosed) || errors.Is(err, ErrClosed)):
+	case n == 0 && (err == nil || s.ended || errors.Is(err, ErrPeerClosed) || errors.Is(err, ErrClosed)):
 		return nil
 	case err == nil:
 		err = ErrClosed

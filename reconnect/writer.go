@@ -59,7 +59,7 @@ func (w *Writer) SendExpiring(ctx context.Context, d datagram.Datagram, age time
 
 // SendBatch queues ds in order, at less cost than as many calls of Send, and returns how many were accepted: n <
 // len(ds) only with an error, which concerns ds[n], or all from there on. Other goroutines' datagrams may come in
-// between only where SendBatch had to wait for room. It blocks as Send does, and the payloads are the caller's again
+// between where SendBatch had to wait for room, and after each 64 KiB. It blocks as Send does, and the payloads are the caller's again
 // when it returns.
 func (w *Writer) SendBatch(ctx context.Context, ds []datagram.Datagram) (n int, err error) {
 	if ctx.Err() != nil {
@@ -122,7 +122,7 @@ func (w *Writer) pump() {
 			}
 			w.c.e.hold()
 			if err := w.c.e.send(context.Background(), d, held); err != nil {
-				if !errors.Is(err, ErrClosed) {
+				if !errors.Is(err, ErrClosed) && !errors.Is(err, ErrPeerClosed) { // of that the end tells
 					w.c.e.fail(err)
 				}
 				return // what it held stays counted as unsent

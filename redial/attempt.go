@@ -34,9 +34,7 @@ func (r *Redialer) admit(ctx context.Context, left time.Duration) error {
 	}
 	actx, cancel := bounded(ctx, left)
 	defer cancel()
-	if !r.arm(cancel) || len(r.restart) > 0 {
-		cancel()
-	}
+	r.arm(cancel)
 	err := r.policy.OnAttempt(actx)
 	r.disarm()
 	switch why := r.ended(ctx); {
@@ -44,12 +42,10 @@ func (r *Redialer) admit(ctx context.Context, left time.Duration) error {
 		return why
 	case r.restarted():
 		return errRestart
+	case actx.Err() != nil:
+		return errTime
 	case err == nil:
 		return nil
-	}
-	r.out = false
-	if actx.Err() != nil {
-		return errTime
 	}
 	return Decision{Err: err}.stopped()
 }

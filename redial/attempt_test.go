@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/towline-mq/towline/redial"
+	"github.com/towline-mq/towline/transport"
 )
 
 // What the hook waits is no part of the attempt, however long it is.
@@ -144,5 +145,168 @@ func TestOnAttemptCalledOff(t *testing.T) {
 		require.NoError(t, r.Close())
 		require.ErrorIs(t, <-done, net.ErrClosed)
 		require.Zero(t, time.Since(start))
+	})
+}
+
+// An error of it in DialPreferred leaves the outage of a fallback that is of no use as it is.
+func TestOnAttemptOfDialPreferred(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a", "b")
+		s.faults["a"].RefuseDials(-1, nil)
+		var bad error
+		r := redial.New(s.dialers("a", "b"), &redial.Policy{OnAttempt: func(context.Context) error { return bad }})
+		link, err := r.Dial(t.Context())
+		require.NoError(t, err)
+		bad = errOwn
+		_, err = r.DialPreferred(t.Context(), link)
+		require.ErrorIs(t, err, errOwn)
+		bad = nil
+		_ = link.Conn.Close()
+		link, err = r.Dial(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 4, link.Attempts, "it goes on counting, for link was of no use")
+		_ = link.Conn.Close()
+	})
+}
+
+// calls calls f when an attempt makes its context, which is after everything was looked at.
+type calls struct {
+	context.Context
+	f func()
+}
+
+func (c *calls) Deadline() (time.Time, bool) {
+	if f := c.f; f != nil {
+		c.f = nil
+		f()
+	}
+	return c.Context.Deadline()
+}
+
+// Restart ends the attempt that is about to begin just then, and a dial that has just met its limit, of which the hook is
+// told.
+func TestRestartInBetween(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a")
+		dials := 0
+		r := redial.New([]transport.Dialer{transport.DialerFunc(func(ctx context.Context) (net.Conn, error) {
+			if dials++; dials == 1 {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return s.dialers("a")[0].DialContext(ctx)
+		})}, nil)
+		start := time.Now()
+		link, err := r.Dial(&calls{t.Context(), r.Restart})
+		require.NoError(t, err)
+		require.Zero(t, time.Since(start))
+		require.Equal(t, 2, dials)
+		_ = link.Conn.Close()
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a")
+		s.network.Faults().RefuseDials(1, nil)
+		var r *redial.Redialer
+		r = redial.New(s.dialers("a"), &redial.Policy{MaxAttempts: 1, OnFailure: hears(func(f redial.Failure) {
+			require.Negative(t, f.Wait)
+			r.Restart()
+		})})
+		link, err := r.Dial(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 1, link.Attempts)
+		_ = link.Conn.Close()
+	})
+}
+
+// A policy that is set during the wait holds for the attempt behind it, and one that is set while OnAttempt waits, too.
+func TestSetPolicyBeforeTheAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a")
+		s.network.Faults().RefuseDials(1, nil)
+		old := func(context.Context, redial.Connection) error {
+			t.Error("the hook of an old policy")
+			return nil
+		}
+		connected := false
+		r := redial.New(s.dialers("a"), &redial.Policy{Backoff: every(time.Hour), OnConnected: old})
+		time.AfterFunc(time.Minute, func() {
+			r.SetPolicy(&redial.Policy{OnConnected: old, OnAttempt: func(context.Context) error {
+				r.SetPolicy(&redial.Policy{OnConnected: func(context.Context, redial.Connection) error {
+					connected = true
+					return nil
+				}})
+				return nil
+			}})
+		})
+		link, err := r.Dial(t.Context())
+		require.NoError(t, err)
+		require.True(t, connected)
+		_ = link.Conn.Close()
+	})
+}
+
+// An attempt that the hook lets begin when the outage's time is over does not begin.
+func TestOnAttemptTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a")
+		r := redial.New(s.dialers("a"), &redial.Policy{MaxTime: time.Minute, OnAttempt: func(context.Context) error {
+			<-time.After(2 * time.Minute)
+			return nil
+		}})
+		_, err := r.Dial(t.Context())
+		require.EqualError(t, err, "redial: gave up: the time is up")
+	})
+}
+
+// A Restart that came before DialPreferred ends that, and is then the next Dial's.
+func TestRestartBeforeDialPreferred(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a", "b")
+		s.faults["a"].RefuseDials(1, nil)
+		patient := false
+		r := redial.New(s.dialers("a", "b"), &redial.Policy{OnAttempt: func(ctx context.Context) error {
+			if !patient {
+				return nil
+			}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}})
+		link, err := r.Dial(t.Context())
+		require.NoError(t, err)
+		link.Delay(time.Hour, 0)
+		r.Restart()
+		patient = true
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		start := time.Now()
+		_, err = r.DialPreferred(ctx, link)
+		require.ErrorContains(t, err, "asked to begin anew")
+		require.Zero(t, time.Since(start))
+		patient = false
+		better, err := r.Dial(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, better.Endpoint)
+		require.Zero(t, time.Since(start), "Restart ends the wait that the peer asked for")
+		_, _ = link.Conn.Close(), better.Conn.Close()
+	})
+}
+
+// A hook may call Restart, and the attempt that it has let begin then does not.
+func TestOnAttemptRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a", "b")
+		s.faults["a"].RefuseDials(1, nil)
+		var r *redial.Redialer
+		n := 0
+		r = redial.New(s.dialers("a", "b"), &redial.Policy{OnAttempt: func(ctx context.Context) error {
+			if n++; n == 2 {
+				r.Restart()
+			}
+			return nil
+		}})
+		l, err := r.Dial(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, [2]int{0, 1}, [2]int{l.Endpoint, l.Attempts})
+		_ = l.Conn.Close()
 	})
 }

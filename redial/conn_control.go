@@ -86,8 +86,12 @@ func (c *Conn) Configure(f func(net.Conn) error) error {
 	c.mu.Lock()
 	if err == nil {
 		c.configs = append(c.configs, f)
-		if c.conn == conn && c.state == Connected {
+		switch {
+		case c.state != Connected:
+		case c.conn == conn:
 			c.applied = len(c.configs)
+		default: // a newer one was made meanwhile
+			return c.configure(c.conn)
 		}
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -362,5 +363,43 @@ func TestEverythingAtOnce(t *testing.T) {
 		}
 		synctest.Wait()
 		close(p.accept)
+	})
+}
+
+// What is configured while another connection is made holds for that too.
+func TestConfigureMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeers(t)
+		c, _ := p.conn(redial.Dialer{})
+		var seen []net.Conn
+		require.NoError(t, c.Configure(func(nc net.Conn) error {
+			if seen = append(seen, nc); len(seen) == 1 {
+				c.Redial(nil) // it breaks just now
+				<-time.After(time.Second)
+			}
+			return nil
+		}))
+		require.Len(t, seen, 2)
+		require.NotEqual(t, seen[0], seen[1])
+		require.Equal(t, redial.Connected, c.State())
+	})
+}
+
+// A Write of which a part was taken when the connection is detached ends as all others do.
+func TestDetachInAWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		defer b.Close()
+		c := (&redial.Dialer{}).Wrap(a)
+		w := writing(c, "hello")
+		gets(t, b, "he")
+		synctest.Wait()
+		nc, err := c.Detach()
+		require.NoError(t, err)
+		defer nc.Close()
+		r := <-w
+		require.Equal(t, 2, r.n)
+		require.ErrorIs(t, r.err, net.ErrClosed)
+		require.NotErrorIs(t, r.err, os.ErrDeadlineExceeded)
 	})
 }

@@ -109,7 +109,11 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 		case err == nil:
 			return n, nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if n > 0 || !c.hasEnded() {
+			if !c.hasEnded() {
+				return n, err
+			}
+			if n > 0 {
+				_, err = c.acquire("write") // why it has ended
 				return n, err
 			}
 		case !tried:

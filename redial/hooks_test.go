@@ -551,3 +551,53 @@ func TestConfigureAtTheLastMoment(t *testing.T) {
 		require.Equal(t, "x", (<-r).got)
 	})
 }
+
+// After counts from when the hook returned.
+func TestOnFailureAfterCountsFromThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a")
+		s.faults["a"].RefuseDials(1, nil)
+		r := redial.New(s.dialers("a"), &redial.Policy{OnFailure: func(context.Context, redial.Failure) redial.Decision {
+			<-time.After(3 * time.Second)
+			return redial.Decision{After: time.Second}
+		}})
+		start := time.Now()
+		l, err := r.Dial(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 4*time.Second, time.Since(start))
+		_ = l.Conn.Close()
+	})
+}
+
+// What the hook says goes before the pause after a connection that was of little use.
+func TestOnDisconnectedBeforeThePause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var network mem.Network
+		ln, err := mem.Listen(t.Context(), "s", &mem.Config{Network: &network})
+		require.NoError(t, err)
+		defer ln.Close()
+		go func() {
+			for {
+				nc, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = nc.Write([]byte("x"))
+				_ = nc.Close()
+			}
+		}()
+		d := redial.Dialer{
+			Endpoints:      []transport.Dialer{mem.Dialer{Network: &network, Addr: "s"}},
+			OnDisconnected: func(context.Context, redial.Disconnect) redial.Decision { return redial.Decision{After: -1} },
+		}
+		c, err := d.Dial(t.Context())
+		require.NoError(t, err)
+		start := time.Now()
+		for range 20 {
+			_, err := c.Read(make([]byte, 1))
+			require.NoError(t, err)
+		}
+		require.Zero(t, time.Since(start), "the hook says: no wait")
+		_ = c.Close()
+	})
+}

@@ -140,13 +140,19 @@ func (r *Redialer) dial(ctx context.Context, i int, d Decision) (*Link, error) {
 		r.refresh()
 		now := time.Now()
 		wait, why := r.next(ctx, failed, &chosen, before+now.Sub(start), now)
-		if why == nil {
-			why = r.wait(ctx, wait-time.Since(now))
-		} else {
-			r.out = false
-		}
-		if why == nil {
+		switch why {
+		case nil:
+			if why = r.wait(ctx, wait-time.Since(now)); why != nil {
+				break
+			}
+			r.refresh()
 			why = r.admit(ctx, r.left(before+time.Since(start)))
+			r.out = why == nil || why == errRestart || r.ended(ctx) != nil
+			r.refresh() // the hook may have taken its time
+		case errRestart:
+			r.restarted()
+		default:
+			r.out = false
 		}
 		failed = nil
 		if why == errRestart {
@@ -195,6 +201,9 @@ func (r *Redialer) next(ctx context.Context, failed *Failure, chosen *time.Durat
 		if d.Endpoint != nil && why == errFatal {
 			wait, why = r.outage.plan(&r.policy, r.backoff, elapsed, now)
 		}
+		if why != nil && len(r.restart) > 0 {
+			return 0, errRestart
+		}
 	}
 	if why != nil || after == 0 {
 		return wait, why
@@ -213,9 +222,7 @@ func (r *Redialer) next(ctx context.Context, failed *Failure, chosen *time.Durat
 func (r *Redialer) told(ctx context.Context, f Failure) Decision {
 	hctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if !r.arm(cancel) {
-		cancel()
-	}
+	r.arm(cancel)
 	defer r.disarm()
 	d := r.policy.OnFailure(hctx, f)
 	if d.Endpoint != nil {
@@ -319,11 +326,15 @@ func (r *Redialer) review(now time.Time) {
 	}
 }
 
-// arm lets Close end the attempt under way, unless it has been called already.
+// arm lets Close and Restart end what begins. If one of them was called just now it ends at once; it returns false after
+// Close.
 func (r *Redialer) arm(cancel context.CancelFunc) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.cancel = cancel
+	if r.isClosed() || len(r.restart) > 0 {
+		cancel()
+	}
 	return !r.isClosed()
 }
 

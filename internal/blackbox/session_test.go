@@ -235,7 +235,8 @@ func TestSessionCutUnseen(t *testing.T) {
 		o.Reconnects, o.Replayed, o.RTT["p50"], o.RTT["p99"], o.RTT["max"])
 	assert.Greater(t, o.Reconnects, uint64(10))
 	assert.Zero(t, p.Counts().Cuts())
-	assert.Less(t, o.RTT["max"], 1e6, "no timeout was waited for")
+	assert.Less(t, o.RTT["p99"], 1e6)
+	assert.Less(t, o.RTT["max"], 4e6, "no timeout was waited for: the shortest is 5 s")
 	p.Close()
 	s.stop()
 }

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/towline-mq/towline/transport/internal/accept"
+	"github.com/towline-mq/towline/internal/accept"
 )
 
 // Config holds a listener's settings. Nil, like the zero value, is a working default.

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/towline-mq/towline/transport/internal/accept"
+	"github.com/towline-mq/towline/internal/accept"
 	"github.com/towline-mq/towline/transport/tcp"
 )
 

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/towline-mq/towline/transport/internal/accept"
+	"github.com/towline-mq/towline/internal/accept"
 )
 
 // Config holds a listener's settings. Nil, like the zero value, is a working default.
