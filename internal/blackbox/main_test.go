@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/towline-mq/towline/internal/built"
 )
 
 // patience bounds every wait; on a healthy machine none comes near it.
@@ -39,14 +41,13 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	bin = dir
-	args := []string{"build", "-o", dir + string(filepath.Separator)}
+	args := []string{"../../cmd/echo-server", "../../cmd/echo-client"}
 	if race {
-		args = append(args, "-race")
+		args = append([]string{"-race"}, args...)
 		os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")) // else each process takes a second to end
 	}
-	build := exec.Command("go", append(args, "../../cmd/echo-server", "../../cmd/echo-client")...)
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+	if err := built.Programs("../..", dir, args...); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

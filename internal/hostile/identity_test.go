@@ -11,7 +11,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -30,6 +29,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/towline-mq/towline/datagram"
+	"github.com/towline-mq/towline/internal/built"
 	"github.com/towline-mq/towline/reconnect"
 	"github.com/towline-mq/towline/redial"
 	"github.com/towline-mq/towline/transport"
@@ -159,11 +159,7 @@ var buildClient = sync.OnceValues(func() (string, error) {
 	if runtime.GOOS == "windows" {
 		bin += ".exe"
 	}
-	out, err := exec.Command("go", "build", "-o", bin, "../../cmd/echo-client").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return bin, nil
+	return bin, built.Programs("../..", dir, "../../cmd/echo-client")
 })
 
 // client runs echo-client, and returns what it says and its exit code.
