@@ -96,7 +96,8 @@ func (c *Conn) Close() error {
 }
 
 // CloseNow is Close that does not wait, as after SetLinger(0): what the peer has not received yet is dropped. It also
-// cuts short a Close that is waiting; both then return an error that matches [net.ErrClosed].
+// cuts short a Close that is waiting, and then returns an error that matches [net.ErrClosed], as that does if anything was
+// written.
 func (c *Conn) CloseNow() error {
 	if err := c.SetLinger(0); err != nil {
 		c.abort(codeAborted, "aborted") // does nothing unless Close is waiting

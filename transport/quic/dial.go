@@ -56,17 +56,17 @@ func (d Dialer) DialContext(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: "quic", Err: err}
 	}
+	fail := func(addr net.Addr, err error) error {
+		return &net.OpError{Op: "dial", Net: "quic", Addr: addr, Err: err}
+	}
 	conf := d.Config
 	if d.GetConfig != nil {
 		if conf, err = d.GetConfig(); err != nil {
-			return nil, err
+			return nil, fail(nil, err)
 		}
 	}
 	conf = dialerTLS(conf, host)
 	s := scene{handshake: times.handshake, idle: times.idle, protos: conf.NextProtos, peer: d.Addr}
-	fail := func(addr net.Addr, err error) error {
-		return &net.OpError{Op: "dial", Net: "quic", Addr: addr, Err: err}
-	}
 
 	timeout := s.noAnswer()
 	limited, cancel := context.WithTimeoutCause(ctx, times.handshake, timeout)

@@ -232,3 +232,14 @@ func TestLossyNetwork(t *testing.T) {
 		require.Less(t, time.Since(start), defaultLinger/2, "the peer was gone already, and said so")
 	}
 }
+
+// A zone is no part of the name that a certificate is for; and what GetConfig says is told as all else.
+func TestDialConfig(t *testing.T) {
+	require.Equal(t, "fe80::1", dialerTLS(nil, "fe80::1%eth0").ServerName)
+	require.Equal(t, "localhost", dialerTLS(nil, "localhost").ServerName)
+	odd := errors.New("odd")
+	_, err := Dialer{Addr: "127.0.0.1:1", GetConfig: func() (*tls.Config, error) { return nil, odd }}.DialContext(t.Context())
+	require.ErrorIs(t, err, odd)
+	var op *net.OpError
+	require.ErrorAs(t, err, &op)
+}

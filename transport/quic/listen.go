@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -98,21 +99,26 @@ func hasCertificate(conf *tls.Config) bool {
 	return conf != nil && (len(conf.Certificates) > 0 || conf.GetCertificate != nil || conf.GetConfigForClient != nil)
 }
 
-// resetKey derives the secret behind stateless resets from the private key, so that it survives a restart. It returns
-// nil if there is none to see.
-func resetKey(conf *tls.Config) *quicgo.StatelessResetKey {
-	if len(conf.Certificates) == 0 {
-		return nil
+// resetKey returns a function that derives the secret behind stateless resets from the private key, so that it survives a
+// restart, and from the address and the machine's name: another listener with this certificate must not give away what
+// ends the connections of this one [RFC 9000, section 21.11]. The key is nil if there is no private key to see.
+func resetKey(conf *tls.Config) func(net.Addr) *quicgo.StatelessResetKey {
+	return func(local net.Addr) *quicgo.StatelessResetKey {
+		if len(conf.Certificates) == 0 {
+			return nil
+		}
+		private, err := x509.MarshalPKCS8PrivateKey(conf.Certificates[0].PrivateKey)
+		if err != nil {
+			return nil
+		}
+		host, _ := os.Hostname() // "" is a name
+		info := "towline/1 quic stateless reset of " + local.String() + " on " + host
+		key, err := hkdf.Key(sha256.New, private, nil, info, len(quicgo.StatelessResetKey{}))
+		if err != nil {
+			return nil
+		}
+		return (*quicgo.StatelessResetKey)(key)
 	}
-	private, err := x509.MarshalPKCS8PrivateKey(conf.Certificates[0].PrivateKey)
-	if err != nil {
-		return nil
-	}
-	key, err := hkdf.Key(sha256.New, private, nil, "towline/1 quic stateless reset", len(quicgo.StatelessResetKey{}))
-	if err != nil {
-		return nil
-	}
-	return (*quicgo.StatelessResetKey)(key)
 }
 
 // listener turns QUIC connections into Conns. Each peer passes three stages: the handshake inside quic-go, counted by

@@ -167,3 +167,20 @@ func TestCertificateByCallback(t *testing.T) {
 	dialed, _ := e.pair(t)
 	require.Equal(t, "towline/1", dialed.ConnectionState().NegotiatedProtocol)
 }
+
+// What ends the connections of a listener is no other's to give away, whatever certificate that has, and the same after a
+// restart.
+func TestResetKeyIsOfOneListener(t *testing.T) {
+	a, b := newAuthority(t), newAuthority(t)
+	conf := func(of authority) *tls.Config {
+		return &tls.Config{Certificates: []tls.Certificate{of.issue(t, "localhost")}}
+	}
+	ca, cb := conf(a), conf(b)
+	here, there := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2}
+	key := resetKey(ca)(here)
+	require.NotNil(t, key)
+	require.Equal(t, key, resetKey(ca)(here))
+	require.NotEqual(t, key, resetKey(ca)(there))
+	require.NotEqual(t, key, resetKey(cb)(here))
+	require.Nil(t, resetKey(&tls.Config{})(here))
+}

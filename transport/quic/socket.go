@@ -60,7 +60,7 @@ type socket struct {
 
 // openSocket binds a socket, with one reference. resetKey lets a process tell the peers of its predecessor on the same
 // port that their connections are gone; nil is a random one.
-func openSocket(ctx context.Context, network, addr string, resetKey *quicgo.StatelessResetKey) (*socket, error) {
+func openSocket(ctx context.Context, network, addr string, resetKey func(net.Addr) *quicgo.StatelessResetKey) (*socket, error) {
 	pc, err := new(net.ListenConfig).ListenPacket(ctx, network, addr)
 	if err != nil {
 		return nil, err
@@ -70,13 +70,17 @@ func openSocket(ctx context.Context, network, addr string, resetKey *quicgo.Stat
 		_ = pc.Close()
 		return nil, &net.OpError{Op: "listen", Net: "quic", Err: errors.New("not a UDP socket")}
 	}
-	if resetKey == nil {
-		resetKey = new(quicgo.StatelessResetKey)
-		_, _ = rand.Read(resetKey[:]) // never fails
+	var key *quicgo.StatelessResetKey
+	if resetKey != nil {
+		key = resetKey(udp.LocalAddr())
+	}
+	if key == nil {
+		key = new(quicgo.StatelessResetKey)
+		_, _ = rand.Read(key[:]) // never fails
 	}
 	return &socket{
 		udp:  udp,
-		tr:   &quicgo.Transport{Conn: newPacketConn(udp), StatelessResetKey: resetKey},
+		tr:   &quicgo.Transport{Conn: newPacketConn(udp), StatelessResetKey: key},
 		refs: 1,
 	}, nil
 }

@@ -2,6 +2,7 @@ package quic
 
 import (
 	"crypto/tls"
+	"strings"
 	"time"
 
 	quicgo "github.com/quic-go/quic-go"
@@ -90,7 +91,7 @@ func dialerTLS(conf *tls.Config, host string) *tls.Config {
 	}
 	conf = conf.Clone()
 	if conf.ServerName == "" {
-		conf.ServerName = host
+		conf.ServerName, _, _ = strings.Cut(host, "%") // a zone is of this machine alone
 	}
 	fillTLS(conf)
 	return conf

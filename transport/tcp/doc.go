@@ -1,6 +1,6 @@
 // Package tcp dials and listens on TCP, set up for a message transport: small writes leave at once (TCP_NODELAY),
-// silent peers are probed (keepalive), and bytes that a peer does not take within a time end the connection
-// (TCP_USER_TIMEOUT, on Linux).
+// silent peers are probed (keepalive), and, where asked for, bytes that a peer does not take within a time end the
+// connection (TCP_USER_TIMEOUT, on Linux).
 //
 //	ln, err := tcp.Listen(ctx, "127.0.0.1:7000", nil)
 //	conn, err := tcp.Dialer{Addr: "127.0.0.1:7000"}.DialContext(ctx)

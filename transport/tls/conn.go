@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/towline-mq/towline/internal/trywrite"
@@ -32,7 +34,8 @@ type Conn struct {
 	tls  *tls.Conn
 	wire *wire
 
-	writing sync.Mutex // held by Write, for all of its pieces
+	writing  sync.Mutex  // held by Write, for all of its pieces
+	finished atomic.Bool // CloseWrite was called
 
 	mu            sync.Mutex
 	writeDeadline time.Time // as the caller set it
@@ -88,8 +91,11 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	for {
+		if c.finished.Load() {
+			return n, c.writeError(syscall.EPIPE)
+		}
 		if c.writeDeadlinePassed() {
-			return n, c.tooLate()
+			return n, c.writeError(os.ErrDeadlineExceeded)
 		}
 		if err := c.wire.resume(); err != nil {
 			return n, err
@@ -117,9 +123,13 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) {
 	if c.wire.try == nil || !c.writing.TryLock() {
 		return 0, nil
 	}
+	if c.finished.Load() {
+		c.writing.Unlock()
+		return 0, c.writeError(syscall.EPIPE)
+	}
 	if c.writeDeadlinePassed() {
 		c.writing.Unlock()
-		return 0, c.tooLate()
+		return 0, c.writeError(os.ErrDeadlineExceeded)
 	}
 	c.wire.hurry()
 	for n < len(p) {
@@ -147,8 +157,10 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) {
 }
 
 // CloseWrite tells the peer, by close_notify, that nothing more will be written; the peer's Read returns io.EOF, and
-// its bytes can still be read here. It blocks for 5 s at most, if the peer does not read. Write fails from then on.
+// its bytes can still be read here. It waits for a Write under way, and then for 5 s at most, if the peer does not read. A
+// later Write fails with an error that matches [syscall.EPIPE].
 func (c *Conn) CloseWrite() error {
+	c.finished.Store(true)
 	if err := c.tls.CloseWrite(); err != nil {
 		return err
 	}
@@ -161,9 +173,13 @@ func (c *Conn) CloseWrite() error {
 // under way. A second Close does no harm and returns an error that matches net.ErrClosed.
 func (c *Conn) Close() error {
 	late := time.AfterFunc(closeWait, func() { _ = c.wire.Close() })
+	left := c.wire.leave(closeWait)
 	err := c.tls.Close()
 	if !late.Stop() {
 		return fmt.Errorf("tls: closed without close_notify, which %s did not take within %v: %w", c.RemoteAddr(), closeWait, os.ErrDeadlineExceeded)
+	}
+	if err == nil && left != nil {
+		err = fmt.Errorf("tls: closed without the last bytes, which %s did not take: %w", c.RemoteAddr(), left)
 	}
 	return err
 }
@@ -189,9 +205,8 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// tooLate is the error of a write after its deadline.
-func (c *Conn) tooLate() error {
-	return &net.OpError{Op: "write", Net: c.wire.LocalAddr().Network(), Source: c.wire.LocalAddr(), Addr: c.wire.RemoteAddr(), Err: os.ErrDeadlineExceeded}
+func (c *Conn) writeError(err error) error {
+	return &net.OpError{Op: "write", Net: c.wire.LocalAddr().Network(), Source: c.wire.LocalAddr(), Addr: c.wire.RemoteAddr(), Err: err}
 }
 
 func (c *Conn) writeDeadlinePassed() bool {

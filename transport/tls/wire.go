@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/towline-mq/towline/internal/trywrite"
 )
@@ -39,7 +40,7 @@ type wire struct {
 
 func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
-	if errors.Is(err, io.EOF) {
+	if n == 0 && errors.Is(err, io.EOF) { // what came with it crypto/tls has yet to look at
 		w.ended.Store(true)
 	}
 	return n, err
@@ -90,6 +91,21 @@ func (w *wire) calm() (held bool) {
 func (w *wire) resume() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.flush()
+}
+
+// leave sends what an earlier write left, within d, unless a write is under way.
+func (w *wire) leave(d time.Duration) error {
+	if !w.mu.TryLock() {
+		return nil
+	}
+	defer w.mu.Unlock()
+	if len(w.rest) == 0 {
+		return nil
+	}
+	if err := w.SetWriteDeadline(time.Now().Add(d)); err != nil {
+		return err
+	}
 	return w.flush()
 }
 

@@ -4,6 +4,7 @@ package unix
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"net"
 	"os"
@@ -40,8 +41,8 @@ func bind(_ context.Context, path string, mode fs.FileMode) (*net.UnixListener, 
 		}
 	}()
 	if mode != 0 {
-		if err := os.Chmod(path, mode); err != nil {
-			return nil, err
+		if err := chmod(path, mode); err != nil {
+			return nil, &fs.PathError{Op: "chmod", Path: path, Err: err}
 		}
 	}
 	// The system cuts the length of the queue down to its own limit (on Linux, net.core.somaxconn).
@@ -54,6 +55,15 @@ func bind(_ context.Context, path string, mode fs.FileMode) (*net.UnixListener, 
 	}
 	made = true
 	return ln.(*net.UnixListener), nil
+}
+
+// chmod is os.Chmod that follows no link: who may rename files in the directory could have put one there.
+func chmod(path string, mode fs.FileMode) error {
+	err := unix.Fchmodat(unix.AT_FDCWD, path, uint32(mode.Perm()), unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return chmodSocket(path, mode) // Linux before 6.6
+	}
+	return err
 }
 
 const (
