@@ -199,6 +199,13 @@ func (c *client) run(ctx context.Context) error {
 				patience += time.Duration(bytes) * time.Second / slowest
 			}
 			quiet := min(time.Since(c.start.Add(counts.moved)), time.Since(stalled))
+			if sending {
+				select {
+				case <-c.allSent: // what is left of the sending is to tell the server so, which may not be there
+					sending, since = false, time.Now()
+				default:
+				}
+			}
 			switch {
 			case !sending && awaited == 0 && min(quiet, time.Since(since)) >= graceTime:
 				return finish(failed)

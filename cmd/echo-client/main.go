@@ -12,5 +12,5 @@ import (
 )
 
 func main() {
-	os.Exit(run(program.Interruptible(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(run(program.Interruptible("echo-client"), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

@@ -69,7 +69,8 @@ The client keeps a session, which outlives its connections: when one breaks it c
 again, to the first --connect that answers, and what was on its way is sent again, once
 and in order (replayed). A server that was started again has lost the session and with it
 what it had not echoed: the client begins a new session and sends that again (redelivered),
-or ends, with --strict. It goes on trying until nothing has come back for --wait. With
+or ends, with --strict. It goes on trying until nothing has come back for --wait; to get
+the first connection, for 10 s at most for each --connect. With
 --plain there is no session, and the end of the connection is the end of the program.
 
 A summary goes to standard error; with --json also to standard output, as one

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"strings"
 	"syscall"
@@ -27,7 +28,10 @@ func (o *options) connectReason(err error) string {
 
 func (o *options) oneReason(u endpoint.URL, err error) string {
 	var frame *datagram.FrameError
+	var alert tls.AlertError
 	switch {
+	case errors.As(err, &alert) && alert == certificateRequired && o.tls.cert != "":
+		return "the server does not trust the authority of --tls-cert"
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
 		return reason(err) + "; is echo-server running there?"
 	case u.Scheme == endpoint.QUIC && (errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, context.DeadlineExceeded)):
@@ -41,6 +45,9 @@ func (o *options) oneReason(u endpoint.URL, err error) string {
 	}
 	return reason(err)
 }
+
+// certificateRequired is the alert of a server that got no certificate that it asked for: of other authorities none is sent.
+const certificateRequired tls.AlertError = 116
 
 // tlsHint is for servers that do not understand.
 func tlsHint(u endpoint.URL) string {

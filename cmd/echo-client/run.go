@@ -96,7 +96,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // conclude prints what came of a run, whose error is given, and returns the exit code.
 func (c *client) conclude(console program.Console, err error) int {
 	if refusal := new(refusedError); errors.As(err, &refusal) {
-		return console.Fail(program.NoConnection, "cannot connect to %s: %s", c.o.name(), program.Reason(err))
+		return console.Fail(program.NoConnection, "cannot connect to %s: %s", c.o.name(), c.o.oneReason(c.o.connect[0], err))
 	} else if err != nil {
 		console.Fail(program.Failed, "%v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -15,7 +16,15 @@ func newLogger(w io.Writer, json, verbose bool) *slog.Logger {
 	if verbose {
 		level = slog.LevelDebug
 	}
-	opts := &slog.HandlerOptions{Level: level}
+	// Addresses and times as texts, in JSON too.
+	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if addr, ok := a.Value.Any().(net.Addr); ok {
+			a.Value = slog.StringValue(addr.String())
+		} else if a.Value.Kind() == slog.KindDuration {
+			a.Value = slog.StringValue(a.Value.Duration().String())
+		}
+		return a
+	}}
 	if json {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}

@@ -10,5 +10,5 @@ import (
 )
 
 func main() {
-	os.Exit(run(program.Interruptible(), os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(run(program.Interruptible("echo-server"), os.Args[1:], os.Stdout, os.Stderr))
 }

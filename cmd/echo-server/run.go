@@ -67,7 +67,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			if !o.listen[i].Secure() {
 				continue
 			}
-			command := clientCommand(o.listen[i].At(ln.Addr()), fingerprint)
+			command := o.clientCommand(o.listen[i].At(ln.Addr()), fingerprint)
 			if o.logJSON {
 				log.Info("certificate made", "client_command", command)
 			} else {

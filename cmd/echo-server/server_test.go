@@ -53,8 +53,11 @@ func TestClientCommand(t *testing.T) {
 	for addr, want := range map[string]string{
 		"127.0.0.1:7000": "tls://127.0.0.1:7000", "[::]:7000": "tls://localhost:7000", "0.0.0.0:1": "tls://localhost:1", "[::1]:1": "tls://[::1]:1",
 	} {
-		assert.Equal(t, "echo-client --connect "+want+" --tls-fingerprint sha256:aa", clientCommand(endpoint.URL{Scheme: "tls", Addr: addr}, "sha256:aa"))
+		assert.Equal(t, "echo-client --connect "+want+" --tls-fingerprint sha256:aa", new(options).clientCommand(endpoint.URL{Scheme: "tls", Addr: addr}, "sha256:aa"))
 	}
+	o := &options{token: "x", tlsClient: "ca.pem"}
+	assert.Equal(t, "echo-client --connect tls://localhost:1 --tls-fingerprint sha256:aa --tls-cert FILE --tls-key FILE --token-file FILE",
+		o.clientCommand(endpoint.URL{Scheme: "tls", Addr: "localhost:1"}, "sha256:aa"))
 }
 
 // The commands that --help shows are at least well formed.

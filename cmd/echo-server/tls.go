@@ -58,12 +58,19 @@ func follow(cfg *tls.Config, files *ttls.Files) error {
 	return nil
 }
 
-// clientCommand is what reaches a listener with a certificate made here.
-func clientCommand(u endpoint.URL, fingerprint string) string {
+// clientCommand is what reaches a listener with a certificate made here; what only its user knows stands in capitals.
+func (o *options) clientCommand(u endpoint.URL, fingerprint string) string {
 	if host, port, err := net.SplitHostPort(u.Addr); err == nil {
 		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 			u.Addr = net.JoinHostPort("localhost", port)
 		}
 	}
-	return fmt.Sprintf("echo-client --connect %s --tls-fingerprint %s", u, fingerprint)
+	command := fmt.Sprintf("echo-client --connect %s --tls-fingerprint %s", u, fingerprint)
+	if o.tlsClient != "" {
+		command += " --tls-cert FILE --tls-key FILE"
+	}
+	if o.token != "" { // not the token itself: this may go to a log
+		command += " --token-file FILE"
+	}
+	return command
 }

@@ -53,9 +53,14 @@ func (r *running) Write(p []byte) (int, error) {
 // begin starts echo-client with that input.
 func begin(t *testing.T, in []byte, flags ...string) *running {
 	t.Helper()
+	return beginReading(t, bytes.NewReader(in), flags...)
+}
+
+func beginReading(t *testing.T, in io.Reader, flags ...string) *running {
+	t.Helper()
 	r := &running{t: t, changed: make(chan struct{}), ended: make(chan struct{})}
 	r.cmd = exec.Command(program("echo-client"), with(flags, "--json")...)
-	r.cmd.Stdin = bytes.NewReader(in)
+	r.cmd.Stdin = in
 	stderr, err := r.cmd.StderrPipe()
 	require.NoError(t, err)
 	stdout, err := r.cmd.StdoutPipe()
@@ -239,6 +244,29 @@ func TestSessionCutUnseen(t *testing.T) {
 	assert.Less(t, o.RTT["max"], 4e6, "no timeout was waited for: the shortest is 5 s")
 	p.Close()
 	s.stop()
+}
+
+// A client of which everything has come back ends when its input does, though its server has gone meanwhile.
+func TestSessionServerGoneAtTheEnd(t *testing.T) {
+	t.Parallel()
+	for _, flags := range [][]string{nil, {"--strict"}} {
+		s := startServer(t, []string{"tcp://127.0.0.1:0"})
+		in, out, err := os.Pipe()
+		require.NoError(t, err)
+		r := beginReading(t, in, with(s.to(0), flags...)...)
+		const words = "hello\nworld\n"
+		_, err = io.WriteString(out, words)
+		require.NoError(t, err)
+		r.reach(len(words))
+		require.NoError(t, s.cmd.Process.Kill())
+		s.exit()
+		require.NoError(t, out.Close())
+		code, got, o := r.exit(patience)
+		require.NoError(t, in.Close())
+		assert.Equal(t, 0, code, r.stderr.text())
+		assert.Equal(t, words, string(got))
+		assert.EqualValues(t, 2, o.Received)
+	}
 }
 
 // A server that is killed and started again on its port has lost all its sessions: the client sends again what has not

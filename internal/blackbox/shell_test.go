@@ -101,7 +101,8 @@ func TestSignals(t *testing.T) {
 		s.signal(syscall.SIGTERM)
 		s.err.wait(t, "msg=draining", 1)
 		s.signal(syscall.SIGTERM)
-		assert.NotEqual(t, 0, s.exit())
+		assert.Equal(t, 1, s.exit())
+		s.err.wait(t, "a second signal: ended at once", 1)
 	})
 
 	t.Run("idle peer", func(t *testing.T) {

@@ -25,14 +25,29 @@ func Parse(fs *flag.FlagSet, args []string) (others []string, err error) {
 		}
 		rest := fs.Args()
 		if len(rest) == 0 {
-			return others, nil
+			return others, empty(fs)
 		}
 		if read := len(args) - len(rest); read > 0 && args[read-1] == "--" {
-			return append(others, rest...), nil
+			return append(others, rest...), empty(fs)
 		}
 		others = append(others, rest[0])
 		args = rest[1:]
 	}
+}
+
+// empty is the error for a flag that was given and says nothing, as by a variable of the shell that is not set: it is not
+// the same as no flag.
+func empty(fs *flag.FlagSet) (err error) {
+	fs.Visit(func(f *flag.Flag) {
+		getter, ok := f.Value.(flag.Getter)
+		if text, is := "", false; ok && err == nil {
+			if text, is = getter.Get().(string); is && text == "" {
+				value, _ := flag.UnquoteUsage(f)
+				err = Usagef("--%s %s: the value is empty", f.Name, value)
+			}
+		}
+	})
+	return err
 }
 
 // Given returns the names of the flags that the command line set.

@@ -53,20 +53,18 @@ func Version(name string) string {
 	return fmt.Sprintf("%s %s%s %s %s/%s", name, version, detail, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// Interruptible returns a context that the first SIGINT or SIGTERM ends. From then on these signals do what they do
-// by default, so that a second one ends the process at once.
-func Interruptible() context.Context {
+// Interruptible returns a context that the first SIGINT or SIGTERM ends. A second one ends the process at once, with a line
+// that says so.
+func Interruptible(name string) context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-signals
-		// Before the context ends: whoever sees it ended may send the second signal.
-		signal.Stop(signals)
-		if len(signals) > 0 {
-			os.Exit(Failed)
-		}
 		cancel()
+		<-signals
+		fmt.Fprintf(os.Stderr, "%s: a second signal: ended at once\n", name)
+		os.Exit(Failed)
 	}()
 	return ctx
 }

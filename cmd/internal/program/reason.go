@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	ttls "github.com/towline-mq/towline/transport/tls"
 )
@@ -61,8 +63,39 @@ func certificate(err error) string {
 		return fmt.Sprintf("no authority trusted here has signed its certificate; give --tls-ca, or, if the server shows the same one, --tls-fingerprint %s",
 			ttls.Fingerprint(refused.UnverifiedCertificates[0]))
 	}
+	if host, ok := errors.AsType[x509.HostnameError](err); ok && host.Certificate != nil {
+		return fmt.Sprintf("its certificate is for %s, not for %q: connect to one of its names", names(host.Certificate), host.Host)
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Cert != nil {
+		now := time.Now()
+		switch {
+		case invalid.Reason == x509.Expired && now.Before(invalid.Cert.NotBefore):
+			return fmt.Sprintf("its certificate is not valid before %s, and this machine's clock says %s: check the clock", stamp(invalid.Cert.NotBefore), stamp(now))
+		case invalid.Reason == x509.Expired:
+			return fmt.Sprintf("its certificate expired at %s, and this machine's clock says %s: renew it, or check the clock", stamp(invalid.Cert.NotAfter), stamp(now))
+		case invalid.Reason == x509.IncompatibleUsage:
+			return "its certificate is not one for servers: it needs another"
+		}
+	}
+	if text := refused.Err.Error(); strings.HasPrefix(text, "its fingerprint is ") {
+		return "it is another server, or has another certificate by now: " + OneLine(text)
+	}
 	return OneLine(err.Error())
 }
+
+// names lists what a certificate is for.
+func names(c *x509.Certificate) string {
+	all := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		all = append(all, ip.String())
+	}
+	if len(all) == 0 {
+		return "no host"
+	}
+	return strings.Join(all[:min(len(all), 8)], ", ")
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 // OneLine returns text without line breaks and other control characters, and without the name of the package that an
 // error is from.
