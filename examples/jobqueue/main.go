@@ -1,6 +1,7 @@
 // Jobqueue hands jobs to workers over TLS: a queue, any number of workers, and whoever submits. It shows package mux in
 // three types of messages. Connections may break at any time; nothing is lost or done twice for that.
 //
+//	openssl req -x509 -newkey ed25519 -nodes -days 30 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1,DNS:localhost -keyout key.pem -out server.pem
 //	jobqueue serve  -addr 127.0.0.1:7000 -cert server.pem -key key.pem
 //	jobqueue work   -addr 127.0.0.1:7000 -ca server.pem
 //	jobqueue submit -addr 127.0.0.1:7000 -ca server.pem one two three
@@ -17,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/towline-mq/towline/mux"
+	"github.com/towline-mq/towline/reconnect"
 	towtls "github.com/towline-mq/towline/transport/tls"
 )
 
@@ -63,7 +65,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	addr := f.String("addr", "127.0.0.1:7000", "address of the queue")
 	cert, key := f.String("cert", "", "the queue's certificate"), f.String("key", "", "and its key")
 	ca := f.String("ca", "", "certificate to trust")
-	if err := f.Parse(args[1:]); err != nil {
+	if err := f.Parse(args[1:]); err == flag.ErrHelp {
+		return nil // it has been shown
+	} else if err != nil {
 		return err
 	}
 	if args[0] == "serve" {
@@ -83,7 +87,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return fmt.Errorf("%q is not serve, work or submit", args[0])
 }
 
-// work does jobs until ctx ends: it writes their texts in capitals.
+// atOnce is how many jobs a worker has at a time.
+const atOnce = 4
+
+// work does jobs until ctx ends: it writes their texts in capitals. A queue that was started again knows nothing of what
+// the worker wanted of the one before, and hears it anew.
 func work(ctx context.Context, d towtls.Dialer) error {
 	m := protocol(nil, func(ctx context.Context, c *mux.Conn, j Job) error {
 		if err := mux.Send(ctx, c, Result{j.ID, strings.ToUpper(j.Text)}); err != nil {
@@ -91,19 +99,31 @@ func work(ctx context.Context, d towtls.Dialer) error {
 		}
 		return mux.Send(ctx, c, Want{1})
 	}, nil, nil)
-	c, err := m.Open(d, nil) // waits for a queue that is not there yet
+	anew := make(chan struct{}, 1)
+	anew <- struct{}{}
+	c, err := m.Open(d, &reconnect.DialOptions{SessionOptions: reconnect.SessionOptions{OnEvent: func(_ *reconnect.Conn, e reconnect.Event) {
+		if e.Kind == reconnect.EventLost {
+			select {
+			case anew <- struct{}{}:
+			default:
+			}
+		}
+	}}}) // waits for a queue that is not there yet
 	if err != nil {
 		return err
 	}
 	defer c.CloseNow()
-	if err := mux.Send(ctx, c, Want{4}); err != nil && ctx.Err() == nil {
-		return err
-	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-c.Done():
-		return c.Err()
+	for {
+		select {
+		case <-anew:
+			if err := mux.Send(ctx, c, Want{atOnce}); err != nil && ctx.Err() == nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		case <-c.Done():
+			return c.Err()
+		}
 	}
 }
 

@@ -90,3 +90,39 @@ func TestUsage(t *testing.T) {
 		assert.Error(t, run(t.Context(), args, io.Discard), "%v", args)
 	}
 }
+
+// A worker goes on with a queue that was started again in place of the one before.
+func TestQueueStartedAgain(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cert, key := identity(t)
+	begin := func(ctx context.Context, out io.Writer, args ...string) <-chan error {
+		done := make(chan error, 1)
+		go func() { done <- run(ctx, args, out) }()
+		return done
+	}
+	start := func(addr string) (string, func()) {
+		pr, pw := io.Pipe()
+		serving, stop := context.WithCancel(ctx)
+		served := begin(serving, pw, "serve", "-addr", addr, "-cert", cert, "-key", key)
+		var at string
+		_, err := fmt.Fscanln(pr, &at)
+		require.NoError(t, err)
+		return at, func() { stop(); require.NoError(t, <-served) }
+	}
+	addr, stop := start("127.0.0.1:0")
+	working, stopWork := context.WithCancel(ctx)
+	worked := begin(working, io.Discard, "work", "-addr", addr, "-ca", cert)
+	var out bytes.Buffer
+	for i, job := range []string{"one", "two", "three"} {
+		if i > 0 {
+			stop()
+			_, stop = start(addr)
+		}
+		require.NoError(t, <-begin(ctx, &out, "submit", "-addr", addr, "-ca", cert, job))
+	}
+	assert.Equal(t, "0 ONE\n0 TWO\n0 THREE\n", out.String())
+	stopWork()
+	require.NoError(t, <-worked)
+	stop()
+}

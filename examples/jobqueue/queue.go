@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 // queue keeps the jobs that wait, those that are at work, and the workers that want some.
 type queue struct {
 	server *mux.Server
+	ctx    context.Context // while it is dealt
 
 	mu      sync.Mutex
 	next    uint64
@@ -42,7 +44,8 @@ func serve(ctx context.Context, addr, cert, key string, out io.Writer) error {
 		return err
 	}
 	fmt.Fprintln(out, ln.Addr())
-	q := &queue{at: map[uint64]*task{}}
+	// Numbers begin anywhere, so that a result which a worker owes the queue before this one is not taken for another.
+	q := &queue{ctx: ctx, at: map[uint64]*task{}, next: rand.Uint64()}
 	q.server = mux.NewServer(protocol(&mux.Options{Closed: q.closed}, q.job, q.result, q.wanted))
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
@@ -56,28 +59,32 @@ func serve(ctx context.Context, addr, cert, key string, out io.Writer) error {
 	return <-stopped
 }
 
-func (q *queue) job(ctx context.Context, c *mux.Conn, j Job) error {
+func (q *queue) job(_ context.Context, c *mux.Conn, j Job) error {
 	q.mu.Lock()
 	q.waiting = append(q.waiting, &task{job: j, from: c.ID()})
 	q.mu.Unlock()
-	q.deal(ctx)
+	q.deal()
 	return nil
 }
 
-func (q *queue) wanted(ctx context.Context, c *mux.Conn, w Want) error {
+func (q *queue) wanted(_ context.Context, c *mux.Conn, w Want) error {
 	q.mu.Lock()
 	for range min(w.N, 100) {
 		q.want = append(q.want, c)
 	}
 	q.mu.Unlock()
-	q.deal(ctx)
+	q.deal()
 	return nil
 }
 
 func (q *queue) result(ctx context.Context, c *mux.Conn, r Result) error {
 	q.mu.Lock()
 	t := q.at[r.ID]
-	if t == nil || t.worker != c {
+	if t == nil {
+		q.mu.Unlock()
+		return nil // of a queue before this one, or of a worker that was taken for lost
+	}
+	if t.worker != c {
 		q.mu.Unlock()
 		return fmt.Errorf("a result that is not this worker's: %d", r.ID)
 	}
@@ -90,7 +97,7 @@ func (q *queue) result(ctx context.Context, c *mux.Conn, r Result) error {
 }
 
 // deal gives jobs to those that want some.
-func (q *queue) deal(ctx context.Context) {
+func (q *queue) deal() {
 	for {
 		q.mu.Lock()
 		if len(q.waiting) == 0 || len(q.want) == 0 {
@@ -103,7 +110,7 @@ func (q *queue) deal(ctx context.Context) {
 		id := q.next
 		t.worker, q.at[id] = worker, t
 		q.mu.Unlock()
-		_ = mux.Send(ctx, worker, Job{id, t.job.Text}) // fails if the worker is gone, of which closed is told
+		_ = mux.Send(q.ctx, worker, Job{id, t.job.Text}) // fails if the worker is gone, of which closed is told
 	}
 }
 
@@ -124,5 +131,5 @@ func (q *queue) closed(c *mux.Conn, _ error) {
 		}
 	}
 	q.mu.Unlock()
-	q.deal(context.Background())
+	q.deal()
 }
