@@ -31,7 +31,7 @@ driver:      ; @$(GOTEST) -race -v -run '^TestSessionSeeds$$' ./reconnect | $(fi
 rapid: export CHECKS ?= 50000
 rapid:       ; @$(GOTEST) -run '^Test(Rapid.*|(Table|Budget)Model)$$' ./reconnect/internal/session ./datagram ./redial -rapid.checks=$(CHECKS) -rapid.nofailfile
 nettest: COUNT ?= 50
-nettest:     ; @$(GOTEST) -race -count=$(COUNT) -run '^Test(Conformance|ConnConformance|NetConn)$$' ./transport/...
+nettest:     ; @$(GOTEST) -race -count=$(COUNT) -run '^Test(Conformance|ConnConformance|NetConn|Nettest)$$' ./transport/... ./redial
 mutants:     ; @TOWLINE_MUTANTS=1 $(GOTEST) -v -run '^TestMutants$$' ./internal/mutants | $(figures)
 conformance: ; @test -n "$(ADDR)" || { echo "which server? make conformance ADDR=tcp://host:port"; exit 2; }; $(GOTEST) -v -run '^TestConformance$$' ./internal/blackbox | $(figures)
 hostile: export SEEDS ?= 100000

@@ -40,11 +40,12 @@ func Parse(fs *flag.FlagSet, args []string) (others []string, err error) {
 func empty(fs *flag.FlagSet) (err error) {
 	fs.Visit(func(f *flag.Flag) {
 		getter, ok := f.Value.(flag.Getter)
-		if text, is := "", false; ok && err == nil {
-			if text, is = getter.Get().(string); is && text == "" {
-				value, _ := flag.UnquoteUsage(f)
-				err = Usagef("--%s %s: the value is empty", f.Name, value)
-			}
+		if !ok || err != nil {
+			return
+		}
+		if text, ok := getter.Get().(string); ok && text == "" {
+			value, _ := flag.UnquoteUsage(f)
+			err = Usagef("--%s %s: the value is empty", f.Name, value)
 		}
 	})
 	return err
