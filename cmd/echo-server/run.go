@@ -36,6 +36,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			complaints.warn("handshake failed", "peer", fmt.Sprint(remote), "error", program.OneLine(err.Error()))
 		},
 	}
+	cfg.AcceptError = func(err error) {
+		complaints.warn("accept failed, and is tried again", "error", program.Reason(err))
+	}
 	if o.noPlain { // a bare connection that waits for its peer to read is left alone
 		cfg.UserTimeout = program.UserTimeout
 	}

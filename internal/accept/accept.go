@@ -16,12 +16,15 @@ const (
 
 // Retry calls accept until it succeeds or fails for good. Between two tries it waits, the longer the more of them
 // failed, and for no longer than until done is closed: a loop without a wait would take a whole processor for as long
-// as descriptors are short.
-func Retry[T any](done <-chan struct{}, accept func() (T, error)) (T, error) {
+// as descriptors are short. Told, if not nil, hears of each failure that it waits for.
+func Retry[T any](done <-chan struct{}, told func(error), accept func() (T, error)) (T, error) {
 	for wait := MinWait; ; wait = min(2*wait, MaxWait) {
 		c, err := accept()
 		if err == nil || !Passing(err) {
 			return c, err
+		}
+		if told != nil {
+			told(err)
 		}
 		t := time.NewTimer(wait)
 		select {

@@ -19,8 +19,9 @@ func passingError() error {
 func TestRetryWaitsLongerEachTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var at []time.Duration
+		var told []error
 		start := time.Now()
-		got, err := Retry(nil, func() (int, error) {
+		got, err := Retry(nil, func(err error) { told = append(told, err) }, func() (int, error) {
 			at = append(at, time.Since(start))
 			if len(at) < 11 {
 				return 0, passingError()
@@ -29,6 +30,7 @@ func TestRetryWaitsLongerEachTime(t *testing.T) {
 		})
 		require.NoError(t, err)
 		require.Equal(t, 42, got)
+		require.Len(t, told, 10)
 		for i := 1; i < len(at); i++ {
 			require.Equal(t, min(5*time.Millisecond<<(i-1), time.Second), at[i]-at[i-1])
 		}
@@ -40,7 +42,7 @@ func TestRetryEndsWithClose(t *testing.T) {
 		done := make(chan struct{})
 		result := make(chan error)
 		go func() {
-			_, err := Retry(done, func() (int, error) {
+			_, err := Retry(done, nil, func() (int, error) {
 				select {
 				case <-done:
 					return 0, net.ErrClosed
@@ -60,7 +62,7 @@ func TestRetryEndsWithClose(t *testing.T) {
 
 func TestRetryPassesOnWhatIsFinal(t *testing.T) {
 	for _, final := range []error{net.ErrClosed, os.ErrDeadlineExceeded, errors.New("other")} {
-		_, err := Retry(nil, func() (int, error) { return 0, final })
+		_, err := Retry(nil, nil, func() (int, error) { return 0, final })
 		require.ErrorIs(t, err, final)
 	}
 }

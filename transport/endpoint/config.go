@@ -39,6 +39,10 @@ type Config struct {
 	// goroutines may call it at once.
 	HandshakeError func(remote net.Addr, err error)
 
+	// AcceptError, if not nil, is told of each failure that a listener of tcp, tls or unix waits for, such as a want of
+	// descriptors.
+	AcceptError func(err error)
+
 	// UnixMode is the permissions of a listener's socket file. 0: what the umask leaves.
 	UnixMode fs.FileMode
 }

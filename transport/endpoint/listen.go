@@ -25,9 +25,9 @@ func (u URL) Listen(ctx context.Context, cfg *Config) (net.Listener, error) {
 	}
 	switch u.Scheme {
 	case TCP:
-		return tcp.Listen(ctx, u.Addr, &tcp.Config{UserTimeout: cfg.UserTimeout})
+		return tcp.Listen(ctx, u.Addr, &tcp.Config{UserTimeout: cfg.UserTimeout, AcceptError: cfg.AcceptError})
 	case TLS:
-		under, err := tcp.Listen(ctx, u.Addr, &tcp.Config{UserTimeout: cfg.UserTimeout})
+		under, err := tcp.Listen(ctx, u.Addr, &tcp.Config{UserTimeout: cfg.UserTimeout, AcceptError: cfg.AcceptError})
 		if err != nil {
 			return nil, err
 		}
@@ -50,7 +50,7 @@ func (u URL) Listen(ctx context.Context, cfg *Config) (net.Listener, error) {
 			HandshakeError:   cfg.HandshakeError,
 		})
 	case Unix:
-		return unix.Listen(ctx, u.Addr, &unix.Config{Mode: cfg.UnixMode})
+		return unix.Listen(ctx, u.Addr, &unix.Config{Mode: cfg.UnixMode, AcceptError: cfg.AcceptError})
 	case Mem:
 		if cfg.Mem == nil {
 			return nil, fmt.Errorf("listen %s: %w", u, mem.ErrNoNetwork)

@@ -18,6 +18,10 @@ type Config struct {
 	// UserTimeout is the same setting as [Dialer.UserTimeout], for each accepted connection. 0: the system's
 	// own rule.
 	UserTimeout time.Duration
+
+	// AcceptError, if not nil, is told of each failure that Accept waits for, such as a want of descriptors, and which its
+	// caller does not see. Accept waits for it, too. Nil: silent.
+	AcceptError func(err error)
 }
 
 // Listen listens on addr, "host:port". An empty host is every address of the machine, over IPv4 and IPv6; port 0 is a
@@ -47,6 +51,7 @@ func Listen(ctx context.Context, addr string, cfg *Config) (net.Listener, error)
 	return &listener{
 		TCPListener: ln.(*net.TCPListener),
 		userTimeout: cfg.UserTimeout,
+		acceptError: cfg.AcceptError,
 		done:        make(chan struct{}),
 	}, nil
 }
@@ -54,6 +59,7 @@ func Listen(ctx context.Context, addr string, cfg *Config) (net.Listener, error)
 type listener struct {
 	*net.TCPListener
 	userTimeout time.Duration
+	acceptError func(error)
 
 	closeOnce sync.Once
 	closeErr  error
@@ -70,7 +76,7 @@ func (l *listener) Accept() (net.Conn, error) {
 
 // AcceptTCP is here so that a caller who asks the listener for it gets the same connections as from Accept.
 func (l *listener) AcceptTCP() (*net.TCPConn, error) {
-	return accept.Retry(l.done, l.acceptOne)
+	return accept.Retry(l.done, l.acceptError, l.acceptOne)
 }
 
 func (l *listener) acceptOne() (*net.TCPConn, error) {

@@ -22,6 +22,10 @@ type Config struct {
 	//
 	// Abstract names and Windows know no such permissions: Listen refuses a Mode there, rather than ignore it.
 	Mode fs.FileMode
+
+	// AcceptError, if not nil, is told of each failure that Accept waits for, such as a want of descriptors, and which its
+	// caller does not see. Accept waits for it, too. Nil: silent.
+	AcceptError func(err error)
 }
 
 // Listen listens on a socket file at path, or, on Linux, under an abstract name such as "@echo". Cfg may be nil.
@@ -47,6 +51,7 @@ func Listen(ctx context.Context, path string, cfg *Config) (net.Listener, error)
 	}
 	ln, err := listen(ctx, path, cfg)
 	if err == nil {
+		ln.acceptError = cfg.AcceptError
 		return ln, nil
 	}
 	if _, ok := errors.AsType[*net.OpError](err); ok {
@@ -112,6 +117,8 @@ type listener struct {
 	closed bool
 	err    error         // of the first Close
 	done   chan struct{} // closed by Close: ends a wait between two tries of Accept
+
+	acceptError func(error)
 }
 
 func newListener(ul *net.UnixListener, file string, info fs.FileInfo) *listener {
@@ -129,7 +136,7 @@ func (l *listener) Accept() (net.Conn, error) {
 
 // AcceptUnix is here so that a caller who asks the listener for it gets the same patience as from Accept.
 func (l *listener) AcceptUnix() (*net.UnixConn, error) {
-	return accept.Retry(l.done, l.UnixListener.AcceptUnix)
+	return accept.Retry(l.done, l.acceptError, l.UnixListener.AcceptUnix)
 }
 
 // SetUnlinkOnClose is as in [net.UnixListener]: false leaves the file to another process that took the socket over.
