@@ -64,7 +64,7 @@ func TestCertificates(t *testing.T) {
 				in := func() *strings.Reader { return strings.NewReader("x\n") }
 				client(t, in(), with(to, "--tls-cert", clientCert, "--tls-key", clientKey)...).require(t, 0, "each once")
 				client(t, in(), to...).require(t, 3, "the server wants a client certificate that its authorities signed; give --tls-cert and --tls-key")
-				client(t, in(), with(to, "--tls-cert", otherCert, "--tls-key", otherKey)...).require(t, 3, "the server wants a client certificate that its authorities signed")
+				client(t, in(), with(to, "--tls-cert", otherCert, "--tls-key", otherKey)...).require(t, 3, "the server does not trust the authority of --tls-cert")
 			}
 			s.err.wait(t, "handshake failed", 4)
 			s.stop()
@@ -96,13 +96,13 @@ func TestCertificates(t *testing.T) {
 			}
 			for i := range s.urls {
 				connect(i, clientCert, clientKey).require(t, 0, "each once")
-				connect(i, otherCert, otherKey).require(t, 3, "its authorities signed")
+				connect(i, otherCert, otherKey).require(t, 3, "the server does not trust the authority of --tls-cert")
 			}
 			install(otherCert)
 			for i := range s.urls {
 				require.Eventually(t, func() bool { return connect(i, otherCert, otherKey).code == 0 }, patience, 50*time.Millisecond,
 					"the server looks at the file once a second")
-				connect(i, clientCert, clientKey).require(t, 3, "its authorities signed")
+				connect(i, clientCert, clientKey).require(t, 3, "the server does not trust the authority of --tls-cert")
 			}
 			s.stop()
 		})
