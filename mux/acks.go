@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -48,12 +49,10 @@ func (a *acks) begin() (ticket uint64) {
 func (a *acks) done(ticket uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	i, _ := slices.BinarySearchFunc(a.work, ticket, func(b beginning, ticket uint64) int {
-		if b.ticket < ticket {
-			return -1
-		}
-		return int(b.ticket - ticket)
-	})
+	i := 0
+	if a.work[0].ticket != ticket { // mostly it is the first
+		i, _ = slices.BinarySearchFunc(a.work, ticket, func(b beginning, ticket uint64) int { return cmp.Compare(b.ticket, ticket) })
+	}
 	a.work[i].done = true
 	a.idle++
 	n := 0

@@ -175,8 +175,9 @@ func (i *inbound) eachOf(ctx context.Context, run datagram.Run, f func(datagram.
 			}
 		}
 	}()
+	ends := ctx.Done() != nil
 	for run.N > 0 {
-		if ctx.Err() != nil {
+		if ends && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if i.dropping.Load() {

@@ -111,8 +111,9 @@ func (s *sess) eachOf(ctx context.Context, run session.Run, f func(datagram.Data
 			s.putBack(run)
 		}
 	}()
+	ends := ctx.Done() != nil
 	for run.N > 0 {
-		if ctx.Err() != nil {
+		if ends && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if s.dropping.Load() {
