@@ -99,7 +99,7 @@ func parse(args []string) (*options, error) {
 	recipient := program.Uint16(fs, "recipient", 0, "the tag `N` on each datagram, 0 to 65535")
 	fs.IntVar(&o.chunk, "chunk", 0, "cut the input in chunks of `BYTES` instead of lines")
 	fs.Uint64Var(&o.count, "count", 0, "load mode: send `N` datagrams")
-	fs.DurationVar(&o.duration, "duration", 0, "load mode: send for this `time`, such as 10s")
+	fs.DurationVar(&o.duration, "duration", 0, "load mode: send for this `time`, such as 10s; with --count, until the first of the two is reached")
 	fs.IntVar(&o.size, "size", defaultSize, "load mode: `BYTES` in each payload")
 	fs.IntVar(&o.inflight, "inflight", defaultInflight, "at most `K` datagrams on their way at once; also at most 32 MB, but for one that is larger")
 	fs.Float64Var(&o.rate, "rate", 0, "send `R` datagrams a second; 0: as fast as they come back")

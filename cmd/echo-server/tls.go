@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/towline-mq/towline/cmd/internal/program"
 	"github.com/towline-mq/towline/transport/endpoint"
@@ -22,6 +23,12 @@ func (o *options) certificate(log *slog.Logger) (cfg *tls.Config, fingerprint st
 	}}
 	if o.tlsCert != "" {
 		cfg, err = files.Server()
+		if pair, loadErr := tls.LoadX509KeyPair(o.tlsCert, o.tlsKey); loadErr == nil && pair.Leaf != nil {
+			if now := time.Now(); now.After(pair.Leaf.NotAfter) || now.Before(pair.Leaf.NotBefore) {
+				log.Warn("no client will accept the certificate of --tls-cert now: renew it, or check the clock",
+					"not_before", pair.Leaf.NotBefore, "not_after", pair.Leaf.NotAfter)
+			}
+		}
 		return cfg, "", err
 	}
 	cert, err := ttls.SelfSigned()

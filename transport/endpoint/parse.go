@@ -115,14 +115,19 @@ func parseHostPort(s, scheme, rest string) (URL, error) {
 
 	host, port, err := net.SplitHostPort(hostPort)
 	if err != nil {
-		if ip, err := netip.ParseAddr(strings.Trim(hostPort, "[]")); err == nil {
-			return bad("the port is missing", net.JoinHostPort(shown(ip), "7000"))
-		}
+		address, addressErr := netip.ParseAddr(strings.Trim(hostPort, "[]"))
 		if i := strings.LastIndexByte(hostPort, ':'); i >= 0 {
-			if ip, err := netip.ParseAddr(hostPort[:i]); err == nil && goodPort(hostPort[i+1:]) {
-				return bad("an IPv6 address stands in brackets", net.JoinHostPort(shown(ip), hostPort[i+1:]))
+			// Of ::1:7000 both may be true; four digits and more are a port rather than a part of an address.
+			port := hostPort[i+1:]
+			if ip, err := netip.ParseAddr(hostPort[:i]); err == nil && goodPort(port) && (addressErr != nil || len(port) > 3) {
+				return bad("an IPv6 address stands in brackets", net.JoinHostPort(shown(ip), port))
 			}
-			return bad("host and port cannot be told apart", example)
+			if addressErr != nil {
+				return bad("host and port cannot be told apart", example)
+			}
+		}
+		if addressErr == nil {
+			return bad("the port is missing", net.JoinHostPort(shown(address), "7000"))
 		}
 		if goodHost(hostPort) {
 			return bad("the port is missing", hostPort+":7000")

@@ -64,6 +64,7 @@ func TestParseErrors(t *testing.T) {
 		{"tcp://localhost:", "the port is missing", "tcp://localhost:7000"},
 		{"tcp://[::1]", "the port is missing", "tcp://[::1]:7000"},
 		{"tcp://::1", "the port is missing", "tcp://[::1]:7000"},
+		{"tcp://::1:7000", "an IPv6 address stands in brackets", "tcp://[::1]:7000"},
 		{"tcp://fe80::1:70000", "host and port cannot be told apart", "tcp://127.0.0.1:7000"},
 		{"tcp://1:2:3:4:5:6:7:8:7000", "an IPv6 address stands in brackets", "tcp://[1:2:3:4:5:6:7:8]:7000"},
 		{"tcp://[localhost]:7000", "only an IPv6 address stands in brackets", "tcp://[::1]:7000"},
