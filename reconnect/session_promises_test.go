@@ -147,3 +147,17 @@ func TestBufferIsFilledBehindAFrozenLine(t *testing.T) {
 		assert.GreaterOrEqual(t, s.a.Stats().UnconfirmedBytes, 4<<20)
 	})
 }
+
+// Flush covers what the channel took before it, however lately.
+func TestFlushCoversTheNewest(t *testing.T) {
+	inBubble(t, func(t *testing.T, a, b *reconnect.Conn) {
+		for i := range 200 {
+			a.Writer().C() <- text(0, "x")
+			require.NoError(t, a.Writer().Flush(t.Context()))
+			require.EqualValues(t, i+1, a.Stats().Sent)
+			require.Zero(t, a.Stats().Queued)
+			_, err := b.Reader().Receive(t.Context())
+			require.NoError(t, err)
+		}
+	})
+}

@@ -184,3 +184,17 @@ func TestResetKeyIsOfOneListener(t *testing.T) {
 	require.NotEqual(t, key, resetKey(cb)(here))
 	require.Nil(t, resetKey(&tls.Config{})(here))
 }
+
+// A peer has one stream, and one more in the other direction for each half: it cannot make the listener hold any number.
+func TestStreamsOfAPeer(t *testing.T) {
+	e := listen(t, nil)
+	qc := e.bare(t, newTestSocket(t))
+	_, err := qc.OpenStream()
+	require.NoError(t, err)
+	_, err = qc.OpenStream()
+	require.ErrorAs(t, err, new(*quicgo.StreamLimitReachedError))
+	_, err = qc.OpenUniStream()
+	require.NoError(t, err)
+	_, err = qc.OpenUniStream()
+	require.ErrorAs(t, err, new(*quicgo.StreamLimitReachedError))
+}
