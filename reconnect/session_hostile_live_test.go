@@ -121,7 +121,11 @@ func TestHostileSessions(t *testing.T) {
 	}
 	for i, r := range all { // what is made once is there, and not counted
 		c := newClient(t, r.name, r.good)
-		require.NoError(t, (&assault{rng: rand.New(rand.NewPCG(1, uint64(i))), road: r}).run())
+		a := &assault{rng: rand.New(rand.NewPCG(1, uint64(i))), road: r}
+		require.NoError(t, a.run())
+		if a.held != nil {
+			reset(a.held)
+		}
 		c.leave()
 	}
 	waitUntil(t, func() bool { return f.live.Load() == 0 }, 20*time.Second, "the first clients are gone")
