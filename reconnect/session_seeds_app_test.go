@@ -1,6 +1,7 @@
 package reconnect_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -59,6 +60,7 @@ type receiver struct {
 	form string
 	got  []item
 	next map[[2]uint32]uint32 // by origin and sender, what comes next
+	kept []kept               // some payloads, which are to stay as they are
 	err  error
 }
 
@@ -487,6 +489,20 @@ func (s *seedSide) receive(in *receiver, rng *rand.Rand) {
 			if !left && in.err == nil {
 				in.err = io.EOF
 			}
+		case "Each":
+			err := c.Each(r.ctx, func(d datagram.Datagram) error {
+				s.take(in, nil, d)
+				if rng.IntN(50) == 0 {
+					return errEnough
+				}
+				return nil
+			})
+			switch {
+			case err == nil:
+				in.err = io.EOF
+			case err != errEnough:
+				in.err = err
+			}
 		case "C":
 			for d := range c.C() {
 				s.take(in, nil, d)
@@ -498,6 +514,11 @@ func (s *seedSide) receive(in *receiver, rng *rand.Rand) {
 				}
 			}
 			r.did("the channel of a reader was closed")
+		}
+	}
+	for _, k := range in.kept {
+		if !bytes.Equal(k.got, k.was) {
+			r.fail("%s: a payload that %s returned has changed", s.name, in.form)
 		}
 	}
 	s.typed(in.form, in.err)
@@ -523,6 +544,9 @@ func (s *seedSide) take(in *receiver, err error, ds ...datagram.Datagram) {
 			continue
 		}
 		in.got = append(in.got, it)
+		if in.form != "Each" && len(in.kept) < 100 {
+			in.kept = append(in.kept, keep(d))
+		}
 		if it.redelivered {
 			s.r.did("a datagram was marked as redelivered")
 		}

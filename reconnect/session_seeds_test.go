@@ -158,7 +158,7 @@ type senderPlan struct {
 
 var (
 	sendForms    = []string{"Send", "Send with ctx", "TrySend", "SendBatch", "C", "SendExpiring", "any"}
-	receiveForms = []string{"Receive", "Receive with ctx", "ReceiveBatch", "All", "C"}
+	receiveForms = []string{"Receive", "Receive with ctx", "ReceiveBatch", "All", "C", "Each"}
 	lineFaults   = []string{
 		"cut", "end", "cut after", "freeze", "freeze up", "freeze down", "late", "slow", "byte by byte", "short write", "refuse",
 		"hang", "hang for ever", "redial", "split",
