@@ -221,7 +221,8 @@ func TestListenerMaxHandshakes(t *testing.T) {
 		exchange(t, a, b, 10, func() {})
 		_, err = oldest.Read(make([]byte, 1))
 		require.Error(t, err)
-		require.Equal(t, 500*time.Millisecond, time.Since(start), "the oldest")
+		// What the exchange takes is a turn of reading at most, which nobody may have wanted for up to 32 ms.
+		require.InDelta(t, 516*time.Millisecond, time.Since(start), float64(17*time.Millisecond), "the oldest")
 		j.await(t, 1, "refused a connection", "had to make room")
 		_, err = other.Read(make([]byte, 1))
 		require.Error(t, err)
