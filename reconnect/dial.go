@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/towline-mq/towline/datagram"
@@ -117,18 +116,6 @@ func (g *dialing) redialer() *redial.Redialer {
 		}
 		return redial.Decision{}
 	}
-	connected := p.OnConnected
-	p.OnConnected = func(ctx context.Context, c redial.Connection) error {
-		if lazy, ok := c.Conn.(handshaker); ok { // tls.Client's: before that it has no exporter
-			if err := lazy.HandshakeContext(ctx); err != nil {
-				return err
-			}
-		}
-		if connected != nil {
-			return connected(ctx, c)
-		}
-		return nil
-	}
 	if asked := p.OnAttempt; g.o.Limit != nil {
 		p.OnAttempt = func(ctx context.Context) error {
 			if asked != nil {
@@ -227,6 +214,15 @@ func (g *dialing) attach(rl *redial.Link) (*link, error) {
 	s := g.s
 	var token []byte
 	var err error
+	if lazy, ok := rl.Conn.(handshaker); ok { // tls.Client's: before that it has no exporter
+		ctx, cancel := context.WithTimeout(g.ctx, DefaultHandshakeTimeout)
+		err = lazy.HandshakeContext(ctx)
+		cancel()
+		if err != nil {
+			closeNow(rl.Conn)
+			return nil, err
+		}
+	}
 	if g.o.Token != nil {
 		if token, err = g.o.Token(g.ctx); err == nil && len(token) > session.MaxToken {
 			err = redial.Fatal(fmt.Errorf("reconnect: the token is %d bytes long, at most %d are possible", len(token), session.MaxToken))
@@ -414,44 +410,3 @@ func (g *dialing) redial(reason error) {
 	s.lose(s.link, reason)
 	s.note()
 }
-
-// prefer tries what is preferred to a fallback from time to time, until the function that it returns is called.
-func (g *dialing) prefer(l *link, rl *redial.Link) (stop func()) {
-	if rl.ReturnAfter <= 0 {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(g.ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		timer := time.NewTimer(rl.ReturnAfter)
-		defer timer.Stop()
-		for {
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				return
-			}
-			better, err := g.rd.DialPreferred(ctx, rl)
-			if err == nil {
-				g.s.mu.Lock()
-				if g.s.link == l && !g.s.ended && ctx.Err() == nil {
-					g.next, better = better, nil
-					g.s.lose(l, errPreferred)
-					g.s.note()
-				}
-				g.s.mu.Unlock()
-				if better != nil {
-					closeNow(better.Conn)
-				}
-				return
-			}
-			timer.Reset(rl.ReturnAfter)
-		}
-	})
-	return func() {
-		cancel()
-		wg.Wait()
-	}
-}
-
-var errPreferred = errors.New("reconnect: back to an endpoint that is preferred")

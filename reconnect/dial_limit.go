@@ -9,7 +9,8 @@ import (
 
 // DialLimit bounds how many sessions dial at once, of those that share it (DialOptions.Limit). A process with thousands of
 // sessions to one server needs it: when that cuts them all, they all dial in the same moment, and if both machines together
-// take longer than an answer may, what they do is given up before it is done, again and again. Sessions to another server should have one of their own, or they wait for those of this one.
+// take longer than an answer may, what they do is given up before it is done, again and again. Sessions to another server
+// should have one of their own, or they wait for those of this one.
 //
 // An attempt counts from when it begins until the listener has answered, but for a second at most, so that a server which
 // does not answer holds nobody up for longer. Who waits for a turn has not begun: it is no failure, however long it takes, and

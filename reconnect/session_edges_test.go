@@ -357,3 +357,29 @@ func TestDialNil(t *testing.T) {
 		reconnect.Open(mem.Dialer{Addr: "s"}, &reconnect.DialOptions{Fallbacks: []transport.Dialer{nil}})
 	})
 }
+
+// bare is a stream that knows no deadlines, as a channel of SSH.
+type bare struct{ net.Conn }
+
+func (bare) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
+func (bare) SetReadDeadline(time.Time) error  { return errors.ErrUnsupported }
+func (bare) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
+
+// A stream without deadlines can carry a session.
+func TestDialWithoutDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(mem.Network)
+		l := reconnect.NewListener(listenMem(t, n, "s"), nil)
+		defer l.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		c, err := reconnect.Dial(ctx, transport.DialerFunc(func(ctx context.Context) (net.Conn, error) {
+			nc, err := mem.Dialer{Network: n, Addr: "s"}.DialContext(ctx)
+			return bare{nc}, err
+		}), nil)
+		require.NoError(t, err)
+		defer c.CloseNow()
+		require.NoError(t, c.Writer().Send(ctx, text(1, "x")))
+		require.NoError(t, c.Writer().Flush(ctx))
+	})
+}

@@ -59,8 +59,8 @@ func (w *Writer) SendExpiring(ctx context.Context, d datagram.Datagram, age time
 
 // SendBatch queues ds in order, at less cost than as many calls of Send, and returns how many were accepted: n <
 // len(ds) only with an error, which concerns ds[n], or all from there on. Other goroutines' datagrams may come in
-// between where SendBatch had to wait for room, and after each 64 KiB. It blocks as Send does, and the payloads are the caller's again
-// when it returns.
+// between where SendBatch had to wait for room, and after each 64 KiB. It blocks as Send does, and the payloads are the
+// caller's again when it returns.
 func (w *Writer) SendBatch(ctx context.Context, ds []datagram.Datagram) (n int, err error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)

@@ -310,3 +310,25 @@ func TestOnAttemptRestarts(t *testing.T) {
 		_ = l.Conn.Close()
 	})
 }
+
+// A Restart that came while a connection was being made has what it wanted, and does not end what is done with that.
+func TestRestartThatCameTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a", "b")
+		s.faults["a"].RefuseDials(1, nil)
+		all := s.dialers("a", "b")
+		var r *redial.Redialer
+		r = redial.New([]transport.Dialer{all[0], transport.DialerFunc(func(ctx context.Context) (net.Conn, error) {
+			conn, err := all[1].DialContext(ctx)
+			r.Restart()
+			return conn, err
+		})}, nil)
+		link, err := r.Dial(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 1, link.Endpoint)
+		better, err := r.DialPreferred(t.Context(), link)
+		require.NoError(t, err)
+		require.Zero(t, better.Endpoint)
+		_, _ = link.Conn.Close(), better.Conn.Close()
+	})
+}

@@ -64,9 +64,9 @@ type Policy struct {
 	// OnAttempt is asked before each attempt, when the wait for it is over, and the attempt begins when it returns nil: so
 	// that of many Redialers only some dial at once, or only so many in a second. The Wait method of a Limiter of
 	// golang.org/x/time/rate can be used as it is. What it waits counts towards MaxTime and not towards AttemptTimeout.
-	// Its context ends also when MaxTime is over; any other error ends Dial, and is its Reason. Who gives something for an attempt, as a semaphore does, takes it back
-	// when OnFailure or OnConnected tells of it, or the dialer's DialContext returns: an attempt that was ended by Dial's
-	// context, by Close or by Restart is told to nobody else. Nil: at once.
+	// Its context ends also when MaxTime is over; any other error ends Dial, and is its Reason. Who gives something for an
+	// attempt, as a semaphore does, takes it back when OnFailure or OnConnected tells of it, or the dialer's DialContext
+	// returns: an attempt that was ended by Dial's context, by Close or by Restart is told to nobody else. Nil: at once.
 	OnAttempt func(ctx context.Context) error
 
 	// OnFailure is told of each failed attempt, before the wait that follows it, and decides what comes next: it can

@@ -172,6 +172,7 @@ func (r *Redialer) dial(ctx context.Context, i int, d Decision) (*Link, error) {
 			return nil, r.outage.error(why, before+time.Since(start)).withCalledOff(i, err)
 		}
 		if err == nil {
+			r.restarted() // what came meanwhile has what it wanted: it must not end the next DialPreferred
 			return r.connected(conn, i), nil
 		}
 		if r.restarted() {

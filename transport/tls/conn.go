@@ -157,8 +157,8 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) {
 }
 
 // CloseWrite tells the peer, by close_notify, that nothing more will be written; the peer's Read returns io.EOF, and
-// its bytes can still be read here. It waits for a Write under way, and then for 5 s at most, if the peer does not read. A
-// later Write fails with an error that matches [syscall.EPIPE].
+// its bytes can still be read here. It blocks for 5 s at most if the peer does not read, behind the part that a Write under
+// way is at; what that has not come to, and a later Write, fail with an error that matches [syscall.EPIPE].
 func (c *Conn) CloseWrite() error {
 	c.finished.Store(true)
 	if err := c.tls.CloseWrite(); err != nil {
