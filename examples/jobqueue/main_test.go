@@ -37,16 +37,18 @@ func identity(t *testing.T) (cert, key string) {
 	return write("cert.pem", "CERTIFICATE", pair.Leaf.Raw), write("key.pem", "PRIVATE KEY", der)
 }
 
+// begin runs the program in the background.
+func begin(ctx context.Context, out io.Writer, args ...string) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- run(ctx, args, out) }()
+	return done
+}
+
 // A queue, workers that come and go, and 300 jobs, over TLS on loopback: each is done, and reported once.
 func TestJobQueue(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cert, key := identity(t)
-	begin := func(ctx context.Context, out io.Writer, args ...string) <-chan error {
-		done := make(chan error, 1)
-		go func() { done <- run(ctx, args, out) }()
-		return done
-	}
 	pr, pw := io.Pipe()
 	serving, stopServing := context.WithCancel(ctx)
 	served := begin(serving, pw, "serve", "-addr", "127.0.0.1:0", "-cert", cert, "-key", key)
@@ -96,11 +98,6 @@ func TestQueueStartedAgain(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cert, key := identity(t)
-	begin := func(ctx context.Context, out io.Writer, args ...string) <-chan error {
-		done := make(chan error, 1)
-		go func() { done <- run(ctx, args, out) }()
-		return done
-	}
 	start := func(addr string) (string, func()) {
 		pr, pw := io.Pipe()
 		serving, stop := context.WithCancel(ctx)
